@@ -18,7 +18,8 @@ static herr_t refuse_link(const char *parent_file, const char *parent_group, con
                           const char *object, unsigned *flags, hid_t fapl, void *data)
 {
     (void)parent_file, (void)parent_group, (void)file, (void)object;
-    (void)flags, (void)fapl, (void)data;
+    (void)flags, (void)fapl;
+    *(int *)data = 1;
     return -1;
 }
 
@@ -205,15 +206,25 @@ static peri_status take_dataset(peri_matrix *m, pe_hdf5 *h, size_t *cache)
     return pe_matrix_shape(m, dims[0], dims[1], element, PERI_ERR_FORMAT);
 }
 
+static peri_status open_named(peri_matrix *m, pe_hdf5 *h, hid_t access)
+{
+    PE_TRY(check_exists(m, h->file, access));
+    hid_t object = H5Oopen(h->file, m->dataset, access);
+    H5I_type_t type = object < 0 ? H5I_BADID : H5Iget_type(object);
+    if (object >= 0)
+        H5Oclose(object);
+    if (object >= 0 && type != H5I_DATASET)
+        return pe_fail(PERI_ERR_FORMAT, "%s: '%s' is no dataset", m->path, m->dataset);
+    h->set = H5Dopen2(h->file, m->dataset, access);
+    return h->set < 0 ? pe_hdf5_fail(PERI_ERR_CORRUPT, m, "open the dataset") : PERI_OK;
+}
+
 /* A chunk that does not fit the dataset's cache is decompressed again for each block read from
  * it: the cache must hold a row of chunks, and can be set only when opening. */
 static peri_status open_dataset(peri_matrix *m, pe_hdf5 *h, hid_t access)
 {
     size_t cache = 0;
-    PE_TRY(check_exists(m, h->file, access));
-    h->set = H5Dopen2(h->file, m->dataset, access);
-    if (h->set < 0)
-        return pe_hdf5_fail(PERI_ERR_CORRUPT, m, "open the dataset");
+    PE_TRY(open_named(m, h, access));
     PE_TRY(take_dataset(m, h, &cache));
     if (cache <= CHUNK_FREE)
         return PERI_OK;
@@ -225,15 +236,19 @@ static peri_status open_dataset(peri_matrix *m, pe_hdf5 *h, hid_t access)
 
 static peri_status open_inside(peri_matrix *m, pe_hdf5 *h)
 {
+    int outside = 0;
     hid_t file_access = pe_hdf5_file_access(), access = H5Pcreate(H5P_DATASET_ACCESS);
     peri_status status = PERI_OK;
-    if (file_access < 0 || access < 0 || H5Pset_elink_cb(access, refuse_link, NULL) < 0)
+    if (file_access < 0 || access < 0 || H5Pset_elink_cb(access, refuse_link, &outside) < 0)
         status = pe_hdf5_fail(PERI_ERR_NOMEM, m, "make property lists");
     if (status == PERI_OK) {
         h->file = H5Fopen(m->path, H5F_ACC_RDONLY, file_access);
         status = h->file < 0 ? pe_hdf5_fail(PERI_ERR_FORMAT, m, "open the file")
                              : open_dataset(m, h, access);
     }
+    if (outside)
+        status =
+            pe_fail(PERI_ERR_UNSUPPORTED, "%s:%s: a link into another file", m->path, m->dataset);
     if (status == PERI_OK)
         status = read_distance(m, h->file);
     if (access >= 0)
