@@ -1,12 +1,13 @@
-/* kernels_bench: GB/s and GFLOP/s of every kernel from the first-level cache, the second, and memory,
- * in sequence and at random by slot, beside what the machine itself can do.
+/* kernels_bench: GB/s and GFLOP/s of every kernel from the first-level cache, the second, and
+ * memory, in sequence and at random by slot, beside what the machine itself can do.
  *
  *     build/bench/kernels_bench [--level NAME] [--dim N] [--rounds N] [--json]
  *
- * Each round measures the yardsticks and then every kernel once, place by place, so that both see the
- * same weather; a percentage is the median of the rounds' ratios, a rate the median of the rates.
- * Two flops a dimension for both operations, as a dot product has. "one" and "four" are timed over 8
- * rows that lie in the first-level cache with the query; "run" and "ids" as an index calls them. */
+ * Each round measures the yardsticks and then every kernel once, place by place, so that both see
+ * the same weather; a percentage is the median of the rounds' ratios, a rate the median of the
+ * rates. Two flops a dimension for both operations, as a dot product has. "one" and "four" are
+ * timed over 8 rows that lie in the first-level cache with the query; "run" and "ids" as an index
+ * calls them. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,8 +30,8 @@ typedef struct result {
     char name[48];
     const char *place;
     yard held_against;
-    size_t rows, row_bytes;  /* of one timed call, for GB/s */
-    double flops;            /* of one row, 0 for those that have none */
+    size_t rows, row_bytes;                        /* of one timed call, for GB/s */
+    double flops;                                  /* of one row, 0 for those that have none */
     double seconds[MAX_ROUNDS], share[MAX_ROUNDS]; /* a row; of the yardstick */
 } result;
 
@@ -56,8 +57,8 @@ static double median(const double *v)
 }
 
 /* The results come in the same order each round. */
-static void record(size_t *next, const char *name, const char *place, yard against, size_t row_bytes,
-                   double flops, double seconds)
+static void record(size_t *next, const char *name, const char *place, yard against,
+                   size_t row_bytes, double flops, double seconds)
 {
     if (*next == MAX_RESULTS)
         abort();
@@ -98,7 +99,7 @@ static size_t row_bytes_of(pe_elem e)
         int warm = 0;                                                                              \
         while (warm < 2) {                                                                         \
             for (size_t t = 0; t < step; t++) {                                                    \
-                __VA_ARGS__;                                                                           \
+                __VA_ARGS__;                                                                       \
             }                                                                                      \
             turns += step;                                                                         \
             now = bench_now();                                                                     \
@@ -196,8 +197,9 @@ static void tile(const bench *b, size_t *next)
     enum { QUERIES = 60, ROWS = 1024 };
     const float *rows = (const float *)b->memory;
     double s = 0;
-    TIMED(s, QUERIES *ROWS,
-          b->k->tile_dot_f32(rows + (size_t)ROWS * dim, dim, QUERIES, rows, dim, ROWS, dim, out, ROWS));
+    TIMED(s, QUERIES * ROWS,
+          b->k->tile_dot_f32(rows + (size_t)ROWS * dim, dim, QUERIES, rows, dim, ROWS, dim, out,
+                             ROWS));
     record(next, "tile_dot_f32 60 x 1024", "L2+", YARD_FMA, (size_t)dim * 4, 2.0 * dim, s);
 }
 
@@ -240,8 +242,8 @@ static void at_random(const bench *b, size_t *next)
                 b->k->dist[op][e].ids(b->query, &view, b->slots + i * BATCH, BATCH, out);
             const double s = (bench_now() - begin) / (double)(batches * BATCH);
             snprintf(name, sizeof name, "%s %s ids", OP_NAMES[op], ELEM_NAMES[e]);
-            record(next, name, "memory, random", YARD_MEMORY, stride, e < PE_ELEM_B1 ? 2.0 * dim : 0,
-                   s);
+            record(next, name, "memory, random", YARD_MEMORY, stride,
+                   e < PE_ELEM_B1 ? 2.0 * dim : 0, s);
         }
     }
 }
@@ -274,7 +276,8 @@ static void print_table(const char *level, const char *vectors)
     for (size_t i = 0; i < result_count; i++) {
         const result *r = &results[i];
         const double s = median(r->seconds);
-        printf("%-24s %-15s %9.2f %9.1f ", r->name, r->place, s * 1e9, (double)r->row_bytes / s / 1e9);
+        printf("%-24s %-15s %9.2f %9.1f ", r->name, r->place, s * 1e9,
+               (double)r->row_bytes / s / 1e9);
         if (r->flops > 0)
             printf("%9.1f", r->flops / s / 1e9);
         else
@@ -293,10 +296,11 @@ static void print_json(const char *level, const char *vectors)
     for (size_t i = 0; i < result_count; i++) {
         const result *r = &results[i];
         const double s = median(r->seconds);
-        printf("  {\"kernel\": \"%s\", \"from\": \"%s\", \"ns_per_row\": %.4g, \"bytes_per_s\": %.4g, "
-               "\"flops_per_s\": %.4g, \"of\": \"%s\", \"share\": %.4f}%s\n",
-               r->name, r->place, s * 1e9, (double)r->row_bytes / s, r->flops / s,
-               YARD_NAMES[r->held_against], median(r->share), i + 1 < result_count ? "," : "");
+        printf(
+            "  {\"kernel\": \"%s\", \"from\": \"%s\", \"ns_per_row\": %.4g, \"bytes_per_s\": %.4g, "
+            "\"flops_per_s\": %.4g, \"of\": \"%s\", \"share\": %.4f}%s\n",
+            r->name, r->place, s * 1e9, (double)r->row_bytes / s, r->flops / s,
+            YARD_NAMES[r->held_against], median(r->share), i + 1 < result_count ? "," : "");
     }
     printf(" ]}\n");
 }

@@ -1,5 +1,6 @@
 /* Yardsticks: FMA peak and read bandwidth by the widest vectors of the level under test. The loops
- * read with loads that feed one cheap operation each, so that nothing but the loads can bound them. */
+ * read with loads that feed one cheap operation each, so that nothing but the loads can bound them.
+ */
 #include "kernels_machine.h"
 
 #include <string.h>
@@ -100,8 +101,7 @@ __attribute__((target("avx2"))) static void avx2_read(const void *buffer, size_t
                 a[k] = _mm256_or_si256(a[k], _mm256_loadu_si256((const void *)(p + 32 * k)));
         }
     }
-    const __m256i all =
-        _mm256_or_si256(_mm256_or_si256(a[0], a[1]), _mm256_or_si256(a[2], a[3]));
+    const __m256i all = _mm256_or_si256(_mm256_or_si256(a[0], a[1]), _mm256_or_si256(a[2], a[3]));
     sink = (float)_mm256_extract_epi32(all, 0);
 }
 
@@ -143,8 +143,7 @@ __attribute__((target("avx512f"))) static void avx512_read(const void *buffer, s
                 a[k] = _mm512_or_si512(a[k], _mm512_loadu_si512(p + 64 * k));
         }
     }
-    const __m512i all =
-        _mm512_or_si512(_mm512_or_si512(a[0], a[1]), _mm512_or_si512(a[2], a[3]));
+    const __m512i all = _mm512_or_si512(_mm512_or_si512(a[0], a[1]), _mm512_or_si512(a[2], a[3]));
     sink = (float)_mm512_reduce_add_epi32(all);
 }
 

@@ -1,4 +1,5 @@
-/* What the machine can do, measured: the yardsticks that kernels_bench.c holds the kernels against. */
+/* What the machine can do, measured: the yardsticks that kernels_bench.c holds the kernels against.
+ */
 #ifndef PE_BENCH_KERNELS_MACHINE_H
 #define PE_BENCH_KERNELS_MACHINE_H
 

@@ -1,5 +1,5 @@
-/* The table: C fills it, each level that the CPU has overwrites what it does better. To add a level:
- * a file that fills, a line in LEVELS, its test of the CPU, its flags in meson.build. */
+/* The table: C fills it, each level that the CPU has overwrites what it does better. To add a
+ * level: a file that fills, a line in LEVELS, its test of the CPU, its flags in meson.build. */
 #include <pthread.h>
 #include <stdlib.h>
 

@@ -76,7 +76,8 @@ typedef struct pe_kernels {
     void (*tile_dot_f32)(const float *q, size_t q_stride, size_t nq, const float *rows,
                          size_t r_stride, size_t nr, uint32_t dim, float *out, size_t ld);
 
-    /* IEEE half and bfloat16; to nearest even; overflow to infinity, denormals kept, NaN quieted. */
+    /* IEEE half and bfloat16; to nearest even; overflow to infinity, denormals kept, NaN quieted.
+     */
     void (*f32_to_f16)(const float *x, uint16_t *out, size_t n);
     void (*f16_to_f32)(const uint16_t *x, float *out, size_t n);
     void (*f32_to_bf16)(const float *x, uint16_t *out, size_t n);
@@ -91,9 +92,9 @@ typedef struct pe_kernels {
     /* x = lo + step * (code + 128), two roundings, never fused. */
     void (*decode_i8)(const int8_t *code, size_t n, float lo, float step, float *out);
 
-    /* Smallest and largest value and whether all are finite, tested on the bits. Returns 0 when they
-     * are, else non-zero with *min and *max unspecified. n = 0: 0, +infinity, -infinity. A zero comes
-     * back as +0. */
+    /* Smallest and largest value and whether all are finite, tested on the bits. Returns 0 when
+     * they are, else non-zero with *min and *max unspecified. n = 0: 0, +infinity, -infinity. A
+     * zero comes back as +0. */
     int (*scan_f32)(const float *x, size_t n, float *min, float *max);
 } pe_kernels;
 

@@ -1,6 +1,6 @@
-/* The reference level: plain C for any CPU, compiled at the platform's floor. It shares no code with
- * the SIMD levels, so that one's mistake cannot hide in the other. Eight partial sums, which the
- * compiler may put in whatever vectors the floor has; bounds: kernels.h, with n / 8. */
+/* The reference level: plain C for any CPU, compiled at the platform's floor. It shares no code
+ * with the SIMD levels, so that one's mistake cannot hide in the other. Eight partial sums, which
+ * the compiler may put in whatever vectors the floor has; bounds: kernels.h, with n / 8. */
 #include <math.h>
 
 #include "kernels/kernels_level.h"
@@ -69,7 +69,10 @@ static inline float same(float x)
     return x;
 }
 
-/* One pair. */
+/* One pair. Rows may begin anywhere, which the types say. */
+
+typedef float loose_f32 __attribute__((aligned(1), may_alias));
+typedef uint16_t loose_u16 __attribute__((aligned(1), may_alias));
 
 enum { CHAINS = 8 };
 
@@ -84,7 +87,7 @@ static inline float sum_chains(const float *s)
 #define FLOAT_ONE(name, type, as_float, PART)                                                      \
     static float name##_one(const void *query, const void *row, uint32_t dim)                      \
     {                                                                                              \
-        const float *q = query;                                                                    \
+        const loose_f32 *q = query;                                                                \
         const type *r = row;                                                                       \
         float s[CHAINS] = {0};                                                                     \
         size_t i = 0;                                                                              \
@@ -96,12 +99,12 @@ static inline float sum_chains(const float *s)
         return sum_chains(s);                                                                      \
     }
 
-FLOAT_ONE(l2_f32, float, same, L2_PART)
-FLOAT_ONE(l2_f16, uint16_t, half_to_float, L2_PART)
-FLOAT_ONE(l2_bf16, uint16_t, bfloat_to_float, L2_PART)
-FLOAT_ONE(dot_f32, float, same, DOT_PART)
-FLOAT_ONE(dot_f16, uint16_t, half_to_float, DOT_PART)
-FLOAT_ONE(dot_bf16, uint16_t, bfloat_to_float, DOT_PART)
+FLOAT_ONE(l2_f32, loose_f32, same, L2_PART)
+FLOAT_ONE(l2_f16, loose_u16, half_to_float, L2_PART)
+FLOAT_ONE(l2_bf16, loose_u16, bfloat_to_float, L2_PART)
+FLOAT_ONE(dot_f32, loose_f32, same, DOT_PART)
+FLOAT_ONE(dot_f16, loose_u16, half_to_float, DOT_PART)
+FLOAT_ONE(dot_bf16, loose_u16, bfloat_to_float, DOT_PART)
 
 /* 65,535 squares of up to 255^2 are below 2^32. */
 static float l2_i8_one(const void *query, const void *row, uint32_t dim)
@@ -220,11 +223,13 @@ float pe_cosine_of_sums(double qr, double qq, double rr)
 }
 
 #define COSINE(elem, type, as_float)                                                               \
-    float pe_cosine_rescue_##elem(const float *q, const type *row, uint32_t dim)                   \
+    float pe_cosine_rescue_##elem(const void *query, const void *row, uint32_t dim)                \
     {                                                                                              \
+        const loose_f32 *q = query;                                                                \
+        const type *r = row;                                                                       \
         double qr = 0, qq = 0, rr = 0;                                                             \
         for (size_t i = 0; i < dim; i++) {                                                         \
-            const double a = (double)q[i], b = (double)as_float(row[i]);                           \
+            const double a = (double)q[i], b = (double)as_float(r[i]);                             \
             qr += a * b;                                                                           \
             qq += a * a;                                                                           \
             rr += b * b;                                                                           \
@@ -236,9 +241,9 @@ float pe_cosine_of_sums(double qr, double qq, double rr)
         return pe_cosine_rescue_##elem(q, row, dim);                                               \
     }
 
-COSINE(f32, float, same)
-COSINE(f16, uint16_t, half_to_float)
-COSINE(bf16, uint16_t, bfloat_to_float)
+COSINE(f32, loose_f32, same)
+COSINE(f16, loose_u16, half_to_float)
+COSINE(bf16, loose_u16, bfloat_to_float)
 
 static float cosine_i8(const void *query, const void *row, uint32_t dim)
 {

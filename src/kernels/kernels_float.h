@@ -100,8 +100,7 @@ PE_INLINE void cosine_add(cosine_sums *s, vf q, vf r)
             cosine_add(&odd, vf_tail_f32(q, i, n - i), vf_tail_##elem(row, i, n - i));             \
         const float qr = vf_sum(vf_add(even.qr, odd.qr)), qq = vf_sum(vf_add(even.qq, odd.qq)),    \
                     rr = vf_sum(vf_add(even.rr, odd.rr));                                          \
-        return cosine_safe(qq, rr) ? cosine_of(qr, qq, rr)                                         \
-                                   : pe_cosine_rescue_##elem(q, row, dim);                         \
+        return cosine_safe(qq, rr) ? cosine_of(qr, qq, rr) : pe_cosine_rescue_##elem(q, row, dim); \
     }
 
 PE_COSINE(f32)
@@ -174,10 +173,10 @@ static void tile_dot_f32(const float *q, size_t q_stride, size_t nq, const float
             for (size_t r = b; r < end; r += 4) {
                 /* Past the end the last row stands in for the missing; its sums are dropped. */
                 const size_t m = end - r < 4 ? end - r : 4;
-                const float *const r4[4] = {
-                    rows + r * r_stride, rows + (r + (m > 1 ? 1 : m - 1)) * r_stride,
-                    rows + (r + (m > 2 ? 2 : m - 1)) * r_stride,
-                    rows + (r + (m > 3 ? 3 : m - 1)) * r_stride};
+                const float *const r4[4] = {rows + r * r_stride,
+                                            rows + (r + (m > 1 ? 1 : m - 1)) * r_stride,
+                                            rows + (r + (m > 2 ? 2 : m - 1)) * r_stride,
+                                            rows + (r + (m > 3 ? 3 : m - 1)) * r_stride};
                 float *o = out + k * ld + r;
                 if (left >= VF_TILE_Q) {
                     tile_block(qk, q_stride, VF_TILE_Q, r4, m, dim, o, ld);

@@ -19,9 +19,9 @@ void pe_kernels_fill_neon_dot(pe_kernels *k);
 
 /* 1 - cos in double, scaled against overflow and underflow: for pairs whose f32 norms are zero,
  * very large or very small. The SIMD levels call it on that rare path only. */
-float pe_cosine_rescue_f32(const float *q, const float *row, uint32_t dim);
-float pe_cosine_rescue_f16(const float *q, const uint16_t *row, uint32_t dim);
-float pe_cosine_rescue_bf16(const float *q, const uint16_t *row, uint32_t dim);
+float pe_cosine_rescue_f32(const void *q, const void *row, uint32_t dim);
+float pe_cosine_rescue_f16(const void *q, const void *row, uint32_t dim);
+float pe_cosine_rescue_bf16(const void *q, const void *row, uint32_t dim);
 
 /* The same from sums that are exact: squared norms qq and rr, either may be 0. */
 float pe_cosine_of_sums(double qr, double qq, double rr);
@@ -36,11 +36,15 @@ float pe_cosine_of_sums(double qr, double qq, double rr);
 
 /* Enters the four calls that kernels_rows.h made under a name into the table. */
 #define PE_FILL(k, op, elem, name)                                                                 \
-    (k)->dist[op][elem] = (pe_dist){name##_one, name##_four, name##_ids, name##_run}
+    (k)->dist[op][elem] = (pe_dist)                                                                \
+    {                                                                                              \
+        name##_one, name##_four, name##_ids, name##_run                                            \
+    }
 
 /* What kernels_rows.h asks for, for a kernel of the plain sort: a vector as accumulator, nothing
  * worked out once per query, `part` adding what a loaded step of query and row contribute. */
-#define PE_PLAIN(name, vec, zero_, add_, part_, loadq_, tailq_, loadr_, tailr_, sum_, sum4_, size_)\
+#define PE_PLAIN(name, vec, zero_, add_, part_, loadq_, tailq_, loadr_, tailr_, sum_, sum4_,       \
+                 size_)                                                                            \
     typedef vec name##_query;                                                                      \
     typedef vec name##_acc;                                                                        \
     typedef char name##_once;                                                                      \

@@ -65,7 +65,7 @@ PE_INLINE void PK(body)(const void *q, const unsigned char *const *rows, uint32_
     }
     PE_UNROLL
     for (int r = 0; r < nrows; r++) {
-        sums[r] = chains == 4 ? PK(join)(PK(join)(a[r][0], a[r][1]), PK(join)(a[r][2], a[r][3]))
+        sums[r] = chains == 4   ? PK(join)(PK(join)(a[r][0], a[r][1]), PK(join)(a[r][2], a[r][3]))
                   : chains == 2 ? PK(join)(a[r][0], a[r][1])
                                 : a[r][0];
     }

@@ -128,8 +128,7 @@ static double half_value(uint16_t h)
     const double mantissa = h & 1023, sign = h & 0x8000 ? -1 : 1;
     if (exponent == 31)
         return mantissa != 0 ? (double)NAN : sign * (double)INFINITY;
-    return sign *
-           (exponent == 0 ? ldexp(mantissa, -24) : ldexp(1024 + mantissa, exponent - 25));
+    return sign * (exponent == 0 ? ldexp(mantissa, -24) : ldexp(1024 + mantissa, exponent - 25));
 }
 
 static double bfloat_value(uint16_t h)
@@ -191,11 +190,11 @@ static void fill_row(unsigned char *row, pe_elem e, uint32_t dim, kind k)
     }
     for (size_t i = 0, n = bytes_of(e, dim); e >= PE_ELEM_I8 && i < n; i++) {
         const unsigned char extreme = next_random() & 1 ? 0x80 : 0x7f;
-        row[i] = k == ZERO                   ? 0
-                 : k == UNIFORM              ? (unsigned char)next_random()
-                 : e == PE_ELEM_I8           ? extreme
-                 : k == HUGE_VALUES          ? 0xff
-                                             : (unsigned char)(1u << next_random() % 8);
+        row[i] = k == ZERO          ? 0
+                 : k == UNIFORM     ? (unsigned char)next_random()
+                 : e == PE_ELEM_I8  ? extreme
+                 : k == HUGE_VALUES ? 0xff
+                                    : (unsigned char)(1u << next_random() % 8);
     }
 }
 
@@ -330,8 +329,8 @@ static void check_dim(const pe_kernels *k, pe_elem e, uint32_t dim)
     arena_free(&rows);
 }
 
-static const uint32_t LARGE[] = {191, 192, 200, 255,  256,  257,  300,  384,
-                                 511, 512, 513, 768,  784,  1000, 1536, 4096};
+static const uint32_t LARGE[] = {191, 192, 200, 255, 256, 257,  300,  384,
+                                 511, 512, 513, 768, 784, 1000, 1536, 4096};
 
 static void check_elem(const pe_kernels *k, pe_elem e)
 {
@@ -409,8 +408,7 @@ static void check_cosine(const pe_kernels *k, pe_elem e, uint32_t dim)
         const double want = exact_cosine(e, q, r, dim);
         const float got = k->cosine[e](q, r, dim);
         /* Each of the three sums errs by its bound; by Cauchy-Schwarz the dot's is at most that. */
-        const double bound =
-            e >= PE_ELEM_I8 ? 0x1p-23 : (2 * dim / lanes_of(k) + 32) * 0x1p-24;
+        const double bound = e >= PE_ELEM_I8 ? 0x1p-23 : (2 * dim / lanes_of(k) + 32) * 0x1p-24;
         if (!(fabs((double)got - want) <= bound))
             fail("cosine elem %d dim %u %s: %.9g, exactly %.17g", e, dim, KIND_NAMES[kd],
                  (double)got, want);

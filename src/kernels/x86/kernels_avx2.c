@@ -1,8 +1,8 @@
-/* AVX2 with FMA and F16C: 8 floats a step. Bounds: kernels.h, with n / 8. Sixteen registers hold two
- * rows of four accumulators at a time, so a group of four goes by in two passes. Tails: masked loads
- * for floats, loads put together from whole words within the row for the rest.
- * I8 is widened to 16 bits and multiplied in pairs to 32 (vpmaddubsw would saturate); wrapping sums
- * are exact since whole ones fit unsigned 32 bits, 65,535 * 255^2 the largest. */
+/* AVX2 with FMA and F16C: 8 floats a step. Bounds: kernels.h, with n / 8. Sixteen registers hold
+ * two rows of four accumulators at a time, so a group of four goes by in two passes. Tails: masked
+ * loads for floats, loads put together from whole words within the row for the rest. I8 is widened
+ * to 16 bits and multiplied in pairs to 32 (vpmaddubsw would saturate); wrapping sums are exact
+ * since whole ones fit unsigned 32 bits, 65,535 * 255^2 the largest. */
 #include <immintrin.h>
 
 #include "kernels/kernels_level.h"
@@ -229,8 +229,8 @@ PE_INLINE __m256i tail_b1(const void *p, size_t i, size_t n)
     return _mm256_set_m128i(part_of_16(b + 16, n - 16), _mm_loadu_si128((const void *)b));
 }
 
-/* Set bits of each byte by a table of sixteen, then summed by eights; the upper halves of the 64-bit
- * sums stay zero, so that 32-bit sums serve. */
+/* Set bits of each byte by a table of sixteen, then summed by eights; the upper halves of the
+ * 64-bit sums stay zero, so that 32-bit sums serve. */
 PE_INLINE __m256i count_bits(__m256i x)
 {
     const __m256i nibble = _mm256_set1_epi8(15);
@@ -328,20 +328,16 @@ PE_INLINE void f32_to_f16_8(const float *x, uint16_t *out)
     _mm_storeu_si128((void *)out, _mm256_cvtps_ph(_mm256_loadu_ps(x), _MM_FROUND_TO_NEAREST_INT));
 }
 
-static void f32_to_f16(const float *x, uint16_t *out, size_t n)
-{
-    BY_EIGHTS(float, uint16_t, f32_to_f16_8)
-}
+static void f32_to_f16(const float *x, uint16_t *out,
+                       size_t n){BY_EIGHTS(float, uint16_t, f32_to_f16_8)}
 
 PE_INLINE void f16_to_f32_8(const uint16_t *x, float *out)
 {
     _mm256_storeu_ps(out, _mm256_cvtph_ps(_mm_loadu_si128((const void *)x)));
 }
 
-static void f16_to_f32(const uint16_t *x, float *out, size_t n)
-{
-    BY_EIGHTS(uint16_t, float, f16_to_f32_8)
-}
+static void f16_to_f32(const uint16_t *x, float *out,
+                       size_t n){BY_EIGHTS(uint16_t, float, f16_to_f32_8)}
 
 /* On the bits: adding 0x7fff and the last bit kept rounds to nearest even. */
 PE_INLINE void f32_to_bf16_8(const float *x, uint16_t *out)
@@ -357,10 +353,8 @@ PE_INLINE void f32_to_bf16_8(const float *x, uint16_t *out)
                                                    _mm256_extracti128_si256(bits, 1)));
 }
 
-static void f32_to_bf16(const float *x, uint16_t *out, size_t n)
-{
-    BY_EIGHTS(float, uint16_t, f32_to_bf16_8)
-}
+static void f32_to_bf16(const float *x, uint16_t *out,
+                        size_t n){BY_EIGHTS(float, uint16_t, f32_to_bf16_8)}
 
 PE_INLINE void bf16_to_f32_8(const uint16_t *x, float *out)
 {

@@ -1,7 +1,7 @@
 /* AVX-512 (F, BW, VL, DQ) with FMA and F16C: 16 floats a step, tails by masked loads, which neither
- * read nor fault beyond the row. Bounds: kernels.h, with n / 16. I8 without VNNI: widened to 16 bits
- * and multiplied in pairs to 32; differences up to 255 give pairs up to 130,050, whole sums up to
- * 4,261,413,375, which fit unsigned 32 bits, so wrapping additions are exact. */
+ * read nor fault beyond the row. Bounds: kernels.h, with n / 16. I8 without VNNI: widened to 16
+ * bits and multiplied in pairs to 32; differences up to 255 give pairs up to 130,050, whole sums up
+ * to 4,261,413,375, which fit unsigned 32 bits, so wrapping additions are exact. */
 #include "kernels/x86/kernels_avx512.h"
 
 #define VF_W      16
@@ -82,8 +82,8 @@ PE_INLINE vf vf_tail_bf16(const void *p, size_t i, size_t n)
     return from_bf16(tail_16bit(p, i, n));
 }
 
-/* Both sums add in this order: elements 0 and 2, 1 and 3 of each 128-bit lane, the two results, then
- * lanes 0 and 2, 1 and 3, and those. */
+/* Both sums add in this order: elements 0 and 2, 1 and 3 of each 128-bit lane, the two results,
+ * then lanes 0 and 2, 1 and 3, and those. */
 PE_INLINE float vf_sum(vf a)
 {
     const __m512 pairs = _mm512_add_ps(a, _mm512_permute_ps(a, 0x4e));
@@ -145,13 +145,13 @@ PE_INLINE __m512i tail_b1(const void *p, size_t i, size_t n)
     return tail_bytes(p, i / 8, n / 8);
 }
 
-/* Set bits of each byte by a table of sixteen, then summed by eights; the upper halves of the 64-bit
- * sums stay zero, so that 32-bit sums serve. */
+/* Set bits of each byte by a table of sixteen, then summed by eights; the upper halves of the
+ * 64-bit sums stay zero, so that 32-bit sums serve. */
 PE_INLINE __m512i count_bits(__m512i x)
 {
     const __m512i nibble = _mm512_set1_epi8(15);
-    const __m512i table = _mm512_broadcast_i32x4(
-        _mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+    const __m512i table =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
     const __m512i low = _mm512_shuffle_epi8(table, _mm512_and_si512(x, nibble));
     const __m512i high =
         _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(x, 4), nibble));
@@ -179,7 +179,7 @@ PE_PLAIN(dot_b1, __m512i, vi_zero, vi_add, dot_b1_part, load_b1, tail_b1, load_b
 #define PK_W      32
 #define PK_LONG   256
 #define PK_MEDIUM 128
-#define PK(x) l2_i8_##x
+#define PK(x)     l2_i8_##x
 #include "kernels/kernels_rows.h"
 #define PK(x) dot_i8_##x
 #include "kernels/kernels_rows.h"
@@ -190,7 +190,7 @@ PE_PLAIN(dot_b1, __m512i, vi_zero, vi_add, dot_b1_part, load_b1, tail_b1, load_b
 #define PK_W      512
 #define PK_LONG   8192
 #define PK_MEDIUM 2048
-#define PK(x) l2_b1_##x
+#define PK(x)     l2_b1_##x
 #include "kernels/kernels_rows.h"
 #define PK(x) dot_b1_##x
 #include "kernels/kernels_rows.h"
@@ -243,8 +243,8 @@ static void f16_to_f32(const uint16_t *x, float *out, size_t n)
     }
 }
 
-/* On the bits: adding 0x7fff and the last bit kept rounds to nearest even; vcvtneps2bf16 would flush
- * denormals. */
+/* On the bits: adding 0x7fff and the last bit kept rounds to nearest even; vcvtneps2bf16 would
+ * flush denormals. */
 static void f32_to_bf16(const float *x, uint16_t *out, size_t n)
 {
     for (size_t i = 0; i < n; i += 16) {
@@ -286,8 +286,8 @@ static void encode_i8(const float *x, size_t n, float lo, float step, int8_t *ou
             _mm512_min_ps(_mm512_max_ps(t, _mm512_setzero_ps()), _mm512_set1_ps(255.0f));
         const __m512i code = _mm512_cvtps_epi32(inside);
         const __m512 back = _mm512_add_ps(vlo, _mm512_mul_ps(vstep, _mm512_cvtepi32_ps(code)));
-        const __mmask16 differ = _mm512_mask_cmpneq_epi32_mask(m, _mm512_castps_si512(back),
-                                                               _mm512_castps_si512(v));
+        const __mmask16 differ =
+            _mm512_mask_cmpneq_epi32_mask(m, _mm512_castps_si512(back), _mm512_castps_si512(v));
         nclipped += (uint32_t)__builtin_popcount(out_of_range);
         ninexact += (uint32_t)__builtin_popcount(differ);
         const __m512i biased = _mm512_sub_epi32(code, _mm512_set1_epi32(128));

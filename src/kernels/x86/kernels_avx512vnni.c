@@ -1,13 +1,13 @@
 /* AVX-512 with VNNI and VPOPCNTDQ: I8 in four products an instruction, bits counted in hardware.
- * (vdpbf16ps is not used: it wants the query in bfloat16 too, flushes denormals and rounds otherwise,
- * and from memory bf16 rows are bound by bandwidth anyway.)
+ * (vdpbf16ps is not used: it wants the query in bfloat16 too, flushes denormals and rounds
+ * otherwise, and from memory bf16 rows are bound by bandwidth anyway.)
  *
- * vpdpbusd multiplies unsigned by signed bytes and adds four products to 32 bits, without saturating
- * on the way; sums are modulo 2^32 and exact since the whole fits.
- *   dot: the row is biased to unsigned by XOR 0x80: sum (r + 128) q = sum r q + 128 sum q, and
- *        128 sum q is worked out once per call.
- *   l2:  e = |q - r| as an unsigned byte (max - min), up to 255, does not fit the signed side, so
- *        e * (e - 128) goes to one sum and e * -128 to another: their difference is sum e^2. */
+ * vpdpbusd multiplies unsigned by signed bytes and adds four products to 32 bits, without
+ * saturating on the way; sums are modulo 2^32 and exact since the whole fits. dot: the row is
+ * biased to unsigned by XOR 0x80: sum (r + 128) q = sum r q + 128 sum q, and 128 sum q is worked
+ * out once per call. l2:  e = |q - r| as an unsigned byte (max - min), up to 255, does not fit the
+ * signed side, so e * (e - 128) goes to one sum and e * -128 to another: their difference is sum
+ * e^2. */
 #include "kernels/x86/kernels_avx512.h"
 
 typedef __m512i l2_i8_query;
@@ -78,9 +78,8 @@ PE_INLINE float l2_i8_finish(char once, l2_i8_acc s)
 PE_INLINE void l2_i8_finish4(char once, const l2_i8_acc *s, float *out)
 {
     (void)once;
-    const __m512i a[4] = {
-        _mm512_sub_epi32(s[0].a, s[0].b), _mm512_sub_epi32(s[1].a, s[1].b),
-        _mm512_sub_epi32(s[2].a, s[2].b), _mm512_sub_epi32(s[3].a, s[3].b)};
+    const __m512i a[4] = {_mm512_sub_epi32(s[0].a, s[0].b), _mm512_sub_epi32(s[1].a, s[1].b),
+                          _mm512_sub_epi32(s[2].a, s[2].b), _mm512_sub_epi32(s[3].a, s[3].b)};
     l2_sum4(a, out);
 }
 
