@@ -3,6 +3,7 @@
 #include "progress.h"
 #include "source.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { BLOCK = 256 << 20 }; /* bytes of rows handed over at a time: bulk building likes it large */

@@ -2,6 +2,8 @@
 #include "json.h"
 #include "progress.h"
 
+#include <stdio.h>
+
 /* Damage that opening finds is an answer, like faults that the proof finds; that a file cannot be
  * read at all is an error. */
 static int is_answer(peri_status status)

@@ -4,6 +4,7 @@
 #include "source.h"
 #include "truth.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -228,7 +229,7 @@ static int run(eval *e)
 {
     static const uint64_t usual[] = {10, 20, 40, 80, 160, 320};
     json j = {stdout, 0};
-    figures f;
+    figures f = {0};
     int code = CLI_OK;
     if (!(e->info.caps & PERI_CAP_EFFORT)) {
         e->ef = (arg_counts){1, {0}};

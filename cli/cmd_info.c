@@ -2,6 +2,8 @@
 #include "json.h"
 #include "source.h"
 
+#include <stdio.h>
+
 static int show_matrix(const char *path, int as_json)
 {
     source s;

@@ -28,7 +28,7 @@ void progress_begin(progress *p, const char *label, uint64_t total)
     p->last = 0;
 }
 
-static void draw(progress *p, const char *phase, uint64_t done, uint64_t total, double seconds)
+static void draw(const char *phase, uint64_t done, uint64_t total, double seconds)
 {
     char n_done[32], n_total[32], bar[BAR + 1];
     int full = total ? (int)((double)done / (double)total * BAR) : 0;
@@ -53,7 +53,7 @@ int progress_update(void *ctx, const char *phase, uint64_t done, uint64_t total)
             done += p->before;
             total = p->total;
         }
-        draw(p, p->label ? p->label : phase, done < total ? done : total, total, now - p->start);
+        draw(p->label ? p->label : phase, done < total ? done : total, total, now - p->start);
     }
     return 0;
 }
