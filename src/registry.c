@@ -1,4 +1,4 @@
-/* The one file that names every index kind built in. */
+/* The one file that names every index kind built in, and so sees every layer. */
 #include "flat/flat.h"
 #include "hnsw/hnsw.h"
 
@@ -10,4 +10,9 @@ const pe_kind *pe_kind_by_tag(uint32_t tag)
         if (pe_kinds[i]->tag == tag)
             return pe_kinds[i];
     return NULL;
+}
+
+const char *peri_cpu_level(void)
+{
+    return pe_kernels_get()->level;
 }

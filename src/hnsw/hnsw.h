@@ -65,6 +65,8 @@ static inline float hnsw_alpha_key(const hnsw *h)
     return h->alpha * h->alpha; /* keys are squared distances, or grow as they do */
 }
 
+void hnsw_init_layers(peri_index *ix);
+
 /* The view that builds traverse: codes where there are any. */
 pe_view hnsw_build_view(const peri_index *ix);
 pe_pruner hnsw_pruner(const peri_index *ix, const pe_view *view, hnsw_worker *w, unsigned level);

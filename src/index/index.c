@@ -66,7 +66,7 @@ peri_status pe_index_create(peri_index **out, const pe_kind *kind, const peri_sp
     peri_index *ix;
     *out = NULL;
     PE_TRY(pe_index_alloc(&ix, kind, space, env));
-    peri_status status = kind->init(ix, config);
+    peri_status status = kind->init ? kind->init(ix, config) : PERI_OK;
     if (status != PERI_OK) {
         peri_index_close(ix);
         return status;
@@ -96,7 +96,8 @@ void peri_index_close(peri_index *ix)
         destroy_scratch(ix->epoch.readers[i].scratch);
     pe_epoch_destroy(&ix->epoch);
     if (ix->self) {
-        ix->kind->destroy(ix);
+        if (ix->kind->destroy)
+            ix->kind->destroy(ix);
         pe_free(&ix->host, ix->self, ix->kind->self_size);
     }
     pe_keys *keys = atomic_load_explicit(&ix->keys, memory_order_relaxed);
@@ -204,7 +205,8 @@ peri_status peri_index_get_info(const peri_index *ix, peri_index_info *info)
     info->next_id = atomic_load_explicit(&ix->slots.next_id, memory_order_relaxed);
     uint32_t count = pe_slots_count(&ix->slots);
     info->deleted = count > info->rows ? count - info->rows : 0;
-    ix->kind->info(ix, info);
+    if (ix->kind->info)
+        ix->kind->info(ix, info);
     return PERI_OK;
 }
 
@@ -254,7 +256,8 @@ peri_status peri_index_check(const peri_index *ix, const peri_task *task, uint64
     }
     if (status == PERI_OK) {
         pe_progress_phase(&progress, "check", pe_slots_count(&ix->slots));
-        faults += ix->kind->check(ix, &progress);
+        if (ix->kind->check)
+            faults += ix->kind->check(ix, &progress);
         status = pe_progress_end(&progress);
     }
     if (!forked)

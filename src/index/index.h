@@ -60,6 +60,7 @@ typedef struct pe_search {
     int by_code;             /* their keys are those of codes: the handle re-ranks */
 } pe_search;
 
+/* A function that is NULL has nothing to do, unless it says otherwise. */
 typedef struct pe_kind {
     const char *name;
     uint32_t tag; /* fourcc of its files */
@@ -71,22 +72,22 @@ typedef struct pe_kind {
     /* Room for the first `slots` slots and for `rows` calls of insert, so that these cannot fail
      * for want of memory. */
     peri_status (*reserve)(peri_index *ix, size_t slots, size_t rows, int exact, unsigned workers);
-    /* Called before rows are stored, with the batch about to come: the place to train. May be
-     * NULL. */
+    /* Called before rows are stored, with the batch about to come: the place to train. */
     peri_status (*before)(peri_index *ix, const float *rows, size_t n, pe_progress *progress);
-    /* Link the rows in these slots; on cancellation *done tells the prefix that is in. */
+    /* Link the rows in these slots; on cancellation *done tells the prefix that is in. NULL: all
+     * are in. */
     peri_status (*insert)(peri_index *ix, const uint32_t *slots, size_t n, pe_progress *progress,
                           unsigned workers, size_t *done);
     /* The row of this slot was hidden. Bounded work; calls pe_slots_release once nothing links to
-     * a slot. */
+     * a slot. NULL: nothing ever links to one. */
     void (*removed)(peri_index *ix, uint32_t slot);
-    peri_status (*search)(pe_search *s);
+    peri_status (*search)(pe_search *s); /* never NULL */
     /* Many queries at once, where the kind does better than one by one: ERR_UNSUPPORTED hands
-     * them back. May be NULL. */
+     * them back. */
     peri_status (*search_many)(const peri_index *ix, size_t n, const float *rows,
                                const peri_query *q, const peri_task *task, peri_hit *hits,
                                size_t *n_hits);
-    peri_status (*maintain)(peri_index *ix, pe_progress *progress, unsigned workers); /* or NULL */
+    peri_status (*maintain)(peri_index *ix, pe_progress *progress, unsigned workers);
     peri_status (*save)(const peri_index *ix, pe_segw *w, const uint32_t *renumber, uint32_t count);
     peri_status (*open)(peri_index *ix, pe_segr *r, int map, int writable);
     uint64_t (*check)(const peri_index *ix, pe_progress *progress);

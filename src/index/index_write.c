@@ -84,10 +84,20 @@ static peri_status reserve(peri_index *ix, size_t n, const uint64_t *ids, int ex
     size_t have = pe_slots_free(&ix->slots);
     size_t slots = pe_slots_count(&ix->slots) + (n > have ? n - have : 0);
     PE_TRY(pe_rows_reserve(&ix->rows, slots, exact));
-    PE_TRY(ix->kind->reserve(ix, slots, n, exact, workers));
+    if (ix->kind->reserve)
+        PE_TRY(ix->kind->reserve(ix, slots, n, exact, workers));
     if (slots > atomic_load_explicit(&ix->slots.readable, memory_order_relaxed))
         atomic_store_explicit(&ix->slots.readable, (uint32_t)slots, memory_order_release);
     return PERI_OK;
+}
+
+/* The row of a slot is hidden: have its links replaced, then free it. */
+static void retire_slot(peri_index *ix, uint32_t slot)
+{
+    if (ix->kind->removed)
+        ix->kind->removed(ix, slot);
+    else
+        pe_slots_release(&ix->slots, slot);
 }
 
 /* Rows [first, first + n) into slots, linked and bound. */
@@ -100,8 +110,12 @@ static peri_status put_part(put *p, size_t first, size_t n, size_t *done)
         pe_rows_set(&ix->rows, p->slots[i], p->rows + (first + i) * dim, p->norms[first + i],
                     p->scratch);
     }
-    size_t in = 0;
-    peri_status status = ix->kind->insert(ix, p->slots, n, &p->progress, p->workers, &in);
+    size_t in = n;
+    peri_status status = PERI_OK;
+    if (ix->kind->insert)
+        status = ix->kind->insert(ix, p->slots, n, &p->progress, p->workers, &in);
+    else
+        pe_progress_add(&p->progress, 0, n);
     for (size_t i = n; i > in; i--) {
         if (p->slots[i - 1] + 1 == next)
             next--;
@@ -114,7 +128,7 @@ static peri_status put_part(put *p, size_t first, size_t n, size_t *done)
         uint64_t id = p->ids ? p->ids[at] : p->key_ids ? p->key_ids[at] : ix->slots.next_id;
         uint32_t former = pe_slots_bind(&ix->slots, id, p->slots[i]);
         if (former != PE_NO_SLOT)
-            ix->kind->removed(ix, former);
+            retire_slot(ix, former);
         if (p->keys)
             pe_keys_set(atomic_load_explicit(&ix->keys, memory_order_relaxed), p->keys[at], id);
     }
@@ -308,7 +322,7 @@ static peri_status remove_id(peri_index *ix, uint64_t id)
     uint32_t slot = pe_slots_unbind(&ix->slots, id);
     if (slot == PE_NO_SLOT)
         return pe_fail(PERI_ERR_NOT_FOUND, "no id %llu", (unsigned long long)id);
-    ix->kind->removed(ix, slot);
+    retire_slot(ix, slot);
     return PERI_OK;
 }
 

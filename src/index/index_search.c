@@ -11,6 +11,8 @@
 /* Below this many allowed rows, or this part of all, measuring each is cheaper than walking. */
 enum { FEW_ALLOWED = 1024 };
 #define SMALL_SHARE 0.02
+/* A range search asks for this many first, and for more as long as all lie inside. */
+enum { RANGE_FIRST = 64 };
 
 peri_status pe_query_check(const peri_index *ix, const peri_query *q)
 {
@@ -165,6 +167,14 @@ static peri_status search_kind(pe_search *s, const peri_query *q)
     }
 }
 
+static peri_status search_all(pe_search *s, const peri_query *q)
+{
+    s->want = q->k < s->limit ? q->k : s->limit;
+    PE_TRY(pe_scratch_cands(s->scratch, s->want + 1));
+    PE_TRY(pe_exact_search(s));
+    return settle(s);
+}
+
 /* Candidates to ask a kind for. */
 static size_t wanted(const peri_index *ix, const pe_prepared *p, const peri_query *q, uint32_t limit,
                      uint32_t effort)
@@ -203,6 +213,8 @@ peri_status pe_index_search_inside(const peri_index *ix, pe_scratch *scratch, co
     s.accept = filtered || hidden ? &accept : NULL;
     pe_rows_prepare(&ix->rows, row, norm, scratch->query, &prepared);
     s.want = wanted(ix, &prepared, q, s.limit, effort);
+    if (q->has_max_distance && s.want > effort && s.want > RANGE_FIRST)
+        s.want = effort > RANGE_FIRST ? effort : RANGE_FIRST; /* k is only the room for hits */
     PE_TRY(pe_scratch_cands(scratch, s.want + 1));
 
     if (q->allow) {
@@ -214,14 +226,14 @@ peri_status pe_index_search_inside(const peri_index *ix, pe_scratch *scratch, co
             return PERI_OK;
         }
     }
-    PE_TRY(search_kind(&s, q));
+    /* Asked for a good part of all rows, a scan is the shorter way. */
+    PE_TRY(s.want * 4 >= live ? search_all(&s, q) : search_kind(&s, q));
     *n_hits = hits_from(&s, q, hits);
     size_t possible = filtered ? q->k : q->k < live ? q->k : live;
     if (*n_hits < possible && !(ix->kind->caps & PERI_CAP_EXACT) &&
         !(q->has_max_distance && !filtered)) {
-        s.want = q->k < s.limit ? q->k : s.limit;
         s.accept = &accept;
-        PE_TRY(pe_exact_search(&s));
+        PE_TRY(search_all(&s, q));
         *n_hits = hits_from(&s, q, hits);
     }
     return PERI_OK;
