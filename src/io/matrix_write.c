@@ -49,11 +49,13 @@ static peri_status check_target(const peri_matrix *m)
 {
     pe_file there;
     uint64_t size;
-    if (pe_file_open(&there, m->host.files, m->path, O_RDONLY | O_NONBLOCK) != PERI_OK)
-        return PERI_OK; /* not there, or not readable: the rename will tell */
-    peri_status status = pe_file_size(&there, &size);
-    (void)pe_file_close(&there);
-    return status;
+    peri_status status = pe_file_open(&there, m->host.files, m->path, O_RDONLY | O_NONBLOCK);
+    if (status == PERI_ERR_NOT_FOUND)
+        return PERI_OK;
+    PE_TRY(status);
+    status = pe_file_size(&there, &size);
+    peri_status closed = pe_file_close(&there);
+    return status == PERI_OK ? closed : status;
 }
 
 static peri_status open_temp(peri_matrix *m)

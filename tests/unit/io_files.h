@@ -1,90 +1,41 @@
-/* Files that tests of io/ make and look at, in a folder of their own that goes at the end. */
+/* Matrices for the tests of io/: made and opened in one line, and assertions that print the
+ * detail. */
 #ifndef IO_FILES_H
 #define IO_FILES_H
 
 #include "perigee/io.h"
-#include "test.h"
+#include "scratch.h"
 
-#include <dirent.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-static char io_folder[64];
-
-static inline int io_make_folder(void **state)
+/* Leave the scratch directory empty for the next test. */
+static inline int io_empty(void **state)
 {
+    char path[PATH_MAX];
+    DIR *d = scratch_dir[0] ? opendir(scratch_dir) : NULL;
     (void)state;
-    snprintf(io_folder, sizeof io_folder, "/tmp/perigee-io-XXXXXX");
-    return mkdtemp(io_folder) ? 0 : -1;
-}
-
-/* A path in the folder; the last four asked for stay valid. */
-static inline const char *io_path(const char *name)
-{
-    static char paths[4][512];
-    static int next;
-    next = (next + 1) % 4;
-    snprintf(paths[next], sizeof paths[next], "%s/%s", io_folder, name);
-    return paths[next];
-}
-
-static inline int io_count_files(void)
-{
-    int n = 0;
-    DIR *d = opendir(io_folder);
-    assert_non_null(d);
-    for (struct dirent *e; (e = readdir(d));)
-        n += e->d_name[0] != '.';
-    closedir(d);
-    return n;
-}
-
-static inline void io_empty_folder(void)
-{
-    char path[512];
-    DIR *d = opendir(io_folder);
-    if (!d)
-        return;
-    for (struct dirent *e; (e = readdir(d));) {
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-            continue;
-        snprintf(path, sizeof path, "%s/%s", io_folder, e->d_name);
-        remove(path);
+    for (struct dirent *e; d && (e = readdir(d)) != NULL;) {
+        snprintf(path, sizeof path, "%s/%s", scratch_dir, e->d_name);
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+            remove(path);
     }
-    closedir(d);
+    if (d)
+        closedir(d);
+    return 0;
 }
 
-static inline int io_drop_folder(void **state)
+/* A path that need not stay valid beyond the next: for "file:dataset". */
+static inline const char *io_spec(const char *name)
 {
-    (void)state;
-    io_empty_folder();
-    return rmdir(io_folder);
-}
-
-static inline void io_put_bytes(const char *path, const void *data, size_t n)
-{
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(data, 1, n, f), n);
-    assert_int_equal(fclose(f), 0);
-}
-
-static inline size_t io_get_bytes(const char *path, unsigned char *data, size_t room)
-{
-    FILE *f = fopen(path, "rb");
-    assert_non_null(f);
-    size_t n = fread(data, 1, room, f);
-    fclose(f);
-    return n;
+    static char path[PATH_MAX];
+    scratch("");
+    snprintf(path, sizeof path, "%s/%s", scratch_dir, name);
+    return path;
 }
 
 /* A .npy file of version 1 with the dictionary as given. */
 static inline void io_put_npy(const char *path, const char *dictionary, const void *data, size_t n)
 {
-    unsigned char *file = malloc(10 + strlen(dictionary) + n);
     size_t len = strlen(dictionary);
+    unsigned char *file = malloc(10 + len + n);
     assert_non_null(file);
     memcpy(file, "\x93NUMPY\x01\x00", 8);
     file[8] = (unsigned char)len;
@@ -92,7 +43,7 @@ static inline void io_put_npy(const char *path, const char *dictionary, const vo
     memcpy(file + 10, dictionary, len);
     if (n)
         memcpy(file + 10 + len, data, n);
-    io_put_bytes(path, file, 10 + len + n);
+    blob_save(path, file, 10 + len + n);
     free(file);
 }
 

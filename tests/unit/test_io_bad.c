@@ -35,8 +35,8 @@ static void what_is_no_regular_file_is_refused_at_once(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char path[512];
-        snprintf(path, sizeof path, "%s", io_path(names[i]));
-        assert_refused(path, PERI_ERR_NOT_FOUND, io_folder);
+        snprintf(path, sizeof path, "%s", scratch(names[i]));
+        assert_refused(path, PERI_ERR_NOT_FOUND, scratch_dir);
         if (strchr(names[i], ':'))
             *strrchr(path, ':') = 0;
         assert_int_equal(mkfifo(path, 0600), 0);
@@ -61,10 +61,10 @@ static void short_files_are_refused_by_every_format(void **state)
                  {"s.hdf5", PERI_ERR_FORMAT},   {"s.txt", PERI_ERR_FORMAT}};
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        io_put_bytes(io_path(cases[i].name), "", 0);
-        assert_refused(io_path(cases[i].name), cases[i].status, cases[i].name);
-        io_put_bytes(io_path(cases[i].name), "\x93", 1);
-        assert_refused(io_path(cases[i].name), cases[i].status, cases[i].name);
+        blob_save(scratch(cases[i].name), "", 0);
+        assert_refused(scratch(cases[i].name), cases[i].status, cases[i].name);
+        blob_save(scratch(cases[i].name), "\x93", 1);
+        assert_refused(scratch(cases[i].name), cases[i].status, cases[i].name);
     }
 }
 
@@ -73,13 +73,13 @@ static void content_tells_the_format_where_the_name_does_not(void **state)
     static const float two[] = {1, 2};
     peri_matrix_info info;
     (void)state;
-    io_put_npy(io_path("matrix"), "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2), }",
+    io_put_npy(scratch("matrix"), "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2), }",
                two, sizeof two);
-    peri_matrix *m = io_open(io_path("matrix"), &info);
+    peri_matrix *m = io_open(scratch("matrix"), &info);
     assert_int_equal(info.format, PERI_FORMAT_NPY);
     peri_matrix_close(m);
-    io_put_bytes(io_path("matrix"), "what is this thing?", 19);
-    assert_refused(io_path("matrix"), PERI_ERR_FORMAT, "neither extension nor content");
+    blob_save(scratch("matrix"), "what is this thing?", 19);
+    assert_refused(scratch("matrix"), PERI_ERR_FORMAT, "neither extension nor content");
 }
 
 /* ---- npy ---- */
@@ -126,49 +126,50 @@ static void npy_headers_that_are_none_are_refused(void **state)
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        io_put_npy(io_path("h.npy"), cases[i].dictionary, "12345678", 8);
-        assert_refused(io_path("h.npy"), cases[i].status, cases[i].word);
+        io_put_npy(scratch("h.npy"), cases[i].dictionary, "12345678", 8);
+        assert_refused(scratch("h.npy"), cases[i].status, cases[i].word);
     }
-    io_put_npy(io_path("h.npy"), "{'descr': '<f4', 'fortran_order': False, 'shape': (0, 2000000)}",
+    io_put_npy(scratch("h.npy"), "{'descr': '<f4', 'fortran_order': False, 'shape': (0, 2000000)}",
                "", 0);
-    assert_refused(io_path("h.npy"), PERI_ERR_FORMAT, "dimension 2000000");
-    io_put_npy(io_path("h.npy"), "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 0)}", "",
+    assert_refused(scratch("h.npy"), PERI_ERR_FORMAT, "dimension 2000000");
+    io_put_npy(scratch("h.npy"), "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 0)}", "",
                0);
-    assert_refused(io_path("h.npy"), PERI_ERR_FORMAT, "dimension 0");
+    assert_refused(scratch("h.npy"), PERI_ERR_FORMAT, "dimension 0");
 }
 
 static void npy_of_other_versions_is_told(void **state)
 {
     (void)state;
     unsigned char file[64] = "\x93NUMPY\x04\x00";
-    io_put_bytes(io_path("v.npy"), file, sizeof file);
-    assert_refused(io_path("v.npy"), PERI_ERR_VERSION, "version 4.0");
+    blob_save(scratch("v.npy"), file, sizeof file);
+    assert_refused(scratch("v.npy"), PERI_ERR_VERSION, "version 4.0");
     memcpy(file, "\x93NUMPY\x02\x00\xff\xff\xff\xff", 12);
-    io_put_bytes(io_path("v.npy"), file, sizeof file);
-    assert_refused(io_path("v.npy"), PERI_ERR_CORRUPT, "header of 4294967295 bytes");
+    blob_save(scratch("v.npy"), file, sizeof file);
+    assert_refused(scratch("v.npy"), PERI_ERR_CORRUPT, "header of 4294967295 bytes");
     memcpy(file, "\x93NUMPX\x01\x00", 8);
-    io_put_bytes(io_path("v.npy"), file, sizeof file);
-    assert_refused(io_path("v.npy"), PERI_ERR_FORMAT, "magic at offset 0");
+    blob_save(scratch("v.npy"), file, sizeof file);
+    assert_refused(scratch("v.npy"), PERI_ERR_FORMAT, "magic at offset 0");
 }
 
 /* A file cut anywhere, or one byte too long, never opens. */
 static void every_truncation_is_refused(const char *name, const char *cut_name)
 {
-    static unsigned char bytes[65536];
     float rows[6 * 3] = {1, 2, 3, 4};
-    peri_matrix *m = io_create(io_path(name), 3, 0);
+    peri_matrix *m = io_create(scratch(name), 3, 0);
     assert_ok(peri_matrix_write(m, 6, rows));
     assert_ok(peri_matrix_commit(m));
     peri_matrix_close(m);
-    size_t n = io_get_bytes(io_path(name), bytes, sizeof bytes - 1), record = 4 + 3 * 4;
+    blob b = blob_load(scratch(name)); /* a byte more than that is there, too */
+    size_t n = b.size, record = 4 + 3 * 4;
     int vecs = strstr(name, "vecs") != NULL;
     for (size_t cut = 0; cut <= n + 1; cut++) {
         if (cut == n || (vecs && cut && cut % record == 0)) /* a vecs file of fewer whole rows */
             continue;
-        io_put_bytes(io_path(cut_name), bytes, cut);
-        if (refusal(io_path(cut_name)) == PERI_OK)
+        blob_save(scratch(cut_name), b.data, cut);
+        if (refusal(scratch(cut_name)) == PERI_OK)
             fail_msg("%s cut to %zu of %zu bytes opens", name, cut, n);
     }
+    free(b.data);
 }
 
 static void truncated_files_are_refused(void **state)
@@ -185,16 +186,16 @@ static void vecs_with_odd_dimensions_are_refused(void **state)
 {
     int32_t rows[] = {2, 10, 11, 2, 20, 21, 3, 30, 31};
     (void)state;
-    io_put_bytes(io_path("v.ivecs"), rows, sizeof rows);
-    assert_refused(io_path("v.ivecs"), PERI_ERR_CORRUPT, "dimension 3 at offset 24 (row 2)");
+    blob_save(scratch("v.ivecs"), rows, sizeof rows);
+    assert_refused(scratch("v.ivecs"), PERI_ERR_CORRUPT, "dimension 3 at offset 24 (row 2)");
     rows[6] = -2;
-    io_put_bytes(io_path("v.ivecs"), rows, sizeof rows);
-    assert_refused(io_path("v.ivecs"), PERI_ERR_CORRUPT, "dimension -2 at offset 24");
+    blob_save(scratch("v.ivecs"), rows, sizeof rows);
+    assert_refused(scratch("v.ivecs"), PERI_ERR_CORRUPT, "dimension -2 at offset 24");
     static const int32_t first[] = {0, -1, INT32_MIN, INT32_MAX, 1 << 30, 3000000};
     for (size_t i = 0; i < sizeof first / sizeof *first; i++) {
         rows[0] = first[i];
-        io_put_bytes(io_path("v.fvecs"), rows, sizeof rows);
-        peri_status status = refusal(io_path("v.fvecs"));
+        blob_save(scratch("v.fvecs"), rows, sizeof rows);
+        peri_status status = refusal(scratch("v.fvecs"));
         assert_true(status == PERI_ERR_FORMAT || status == PERI_ERR_CORRUPT);
     }
 }
@@ -223,55 +224,48 @@ static void arguments_that_make_no_sense_are_refused(void **state)
     peri_matrix_close(NULL);
 
     memset(&config, 0, sizeof config);
-    assert_status(peri_matrix_create(&m, io_path("c.npy"), NULL, NULL), PERI_ERR_ARG);
-    assert_status(peri_matrix_create(&m, io_path("c.npy"), &config, NULL), PERI_ERR_ARG);
+    assert_status(peri_matrix_create(&m, scratch("c.npy"), NULL, NULL), PERI_ERR_ARG);
+    assert_status(peri_matrix_create(&m, scratch("c.npy"), &config, NULL), PERI_ERR_ARG);
     peri_matrix_config_init(&config, 0);
-    assert_status(peri_matrix_create(&m, io_path("c.npy"), &config, NULL), PERI_ERR_DIMENSION);
+    assert_status(peri_matrix_create(&m, scratch("c.npy"), &config, NULL), PERI_ERR_DIMENSION);
     config.dim = PERI_MATRIX_MAX_DIM + 1;
-    assert_status(peri_matrix_create(&m, io_path("c.npy"), &config, NULL), PERI_ERR_DIMENSION);
+    assert_status(peri_matrix_create(&m, scratch("c.npy"), &config, NULL), PERI_ERR_DIMENSION);
     config.dim = 4;
-    assert_status(peri_matrix_create(&m, io_path("c.txt"), &config, NULL), PERI_ERR_CONFIG);
+    assert_status(peri_matrix_create(&m, scratch("c.txt"), &config, NULL), PERI_ERR_CONFIG);
     config.element = 12;
-    assert_status(peri_matrix_create(&m, io_path("c.npy"), &config, NULL), PERI_ERR_CONFIG);
+    assert_status(peri_matrix_create(&m, scratch("c.npy"), &config, NULL), PERI_ERR_CONFIG);
     config.element = PERI_ELEMENT_F16;
-    assert_status(peri_matrix_create(&m, io_path("c.fvecs"), &config, NULL), PERI_ERR_CONFIG);
+    assert_status(peri_matrix_create(&m, scratch("c.fvecs"), &config, NULL), PERI_ERR_CONFIG);
     config.format = 6;
-    assert_status(peri_matrix_create(&m, io_path("c.npy"), &config, NULL), PERI_ERR_CONFIG);
+    assert_status(peri_matrix_create(&m, scratch("c.npy"), &config, NULL), PERI_ERR_CONFIG);
     config.format = 0;
     config.deflate = 10;
-    assert_status(peri_matrix_create(&m, io_path("c.hdf5"), &config, NULL), PERI_ERR_CONFIG);
+    assert_status(peri_matrix_create(&m, scratch("c.hdf5"), &config, NULL), PERI_ERR_CONFIG);
     config.deflate = 0;
     config.n_attributes = 1;
-    assert_status(peri_matrix_create(&m, io_path("c.hdf5"), &config, NULL), PERI_ERR_ARG);
+    assert_status(peri_matrix_create(&m, scratch("c.hdf5"), &config, NULL), PERI_ERR_ARG);
     config.n_attributes = 0;
     config.rows = UINT64_MAX;
-    assert_status(peri_matrix_create(&m, io_path("c.hdf5"), &config, NULL), PERI_ERR_CONFIG);
+    assert_status(peri_matrix_create(&m, scratch("c.hdf5"), &config, NULL), PERI_ERR_CONFIG);
     config.rows = 0;
     assert_status(peri_matrix_create(&m, "/nowhere/c.npy", &config, NULL), PERI_ERR_NOT_FOUND);
-    assert_status(peri_matrix_create(&m, io_folder, &config, NULL), PERI_ERR_CONFIG);
+    assert_status(peri_matrix_create(&m, scratch_dir, &config, NULL), PERI_ERR_CONFIG);
     config.format = PERI_FORMAT_NPY;
-    assert_status(peri_matrix_create(&m, io_folder, &config, NULL), PERI_ERR_FORMAT);
+    assert_status(peri_matrix_create(&m, scratch_dir, &config, NULL), PERI_ERR_FORMAT);
     assert_status(peri_matrix_create(&m, "/dev/null", &config, NULL), PERI_ERR_FORMAT);
-}
-
-static int drop(void **state)
-{
-    (void)state;
-    io_empty_folder();
-    return 0;
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(what_is_no_regular_file_is_refused_at_once, drop),
-        cmocka_unit_test_teardown(short_files_are_refused_by_every_format, drop),
-        cmocka_unit_test_teardown(content_tells_the_format_where_the_name_does_not, drop),
-        cmocka_unit_test_teardown(npy_headers_that_are_none_are_refused, drop),
-        cmocka_unit_test_teardown(npy_of_other_versions_is_told, drop),
-        cmocka_unit_test_teardown(truncated_files_are_refused, drop),
-        cmocka_unit_test_teardown(vecs_with_odd_dimensions_are_refused, drop),
-        cmocka_unit_test_teardown(arguments_that_make_no_sense_are_refused, drop),
+        cmocka_unit_test_teardown(what_is_no_regular_file_is_refused_at_once, io_empty),
+        cmocka_unit_test_teardown(short_files_are_refused_by_every_format, io_empty),
+        cmocka_unit_test_teardown(content_tells_the_format_where_the_name_does_not, io_empty),
+        cmocka_unit_test_teardown(npy_headers_that_are_none_are_refused, io_empty),
+        cmocka_unit_test_teardown(npy_of_other_versions_is_told, io_empty),
+        cmocka_unit_test_teardown(truncated_files_are_refused, io_empty),
+        cmocka_unit_test_teardown(vecs_with_odd_dimensions_are_refused, io_empty),
+        cmocka_unit_test_teardown(arguments_that_make_no_sense_are_refused, io_empty),
     };
-    return cmocka_run_group_tests(tests, io_make_folder, io_drop_folder);
+    return cmocka_run_group_tests(tests, NULL, scratch_remove);
 }

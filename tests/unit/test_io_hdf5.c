@@ -18,7 +18,7 @@ typedef struct shape {
 
 static hid_t new_file(const char *name)
 {
-    hid_t file = H5Fcreate(io_path(name), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t file = H5Fcreate(scratch(name), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
     assert_true(file >= 0);
     return file;
 }
@@ -43,7 +43,7 @@ static void add(hid_t file, const char *name, const shape *s)
 static peri_status open_status(const char *spec)
 {
     peri_matrix *m;
-    peri_status status = peri_matrix_open(&m, io_path(spec), NULL);
+    peri_status status = peri_matrix_open(&m, io_spec(spec), NULL);
     peri_matrix_close(m);
     return status;
 }
@@ -52,7 +52,7 @@ static void assert_values(const char *spec, uint32_t dim)
 {
     static float back[ROWS * DIM];
     peri_matrix_info info;
-    peri_matrix *m = io_open(io_path(spec), &info);
+    peri_matrix *m = io_open(io_spec(spec), &info);
     assert_int_equal(info.dim, dim);
     assert_int_equal(info.rows * dim, ROWS * DIM);
     assert_ok(peri_matrix_read(m, 0, (size_t)info.rows, back));
@@ -124,7 +124,7 @@ static void what_leads_out_of_the_file_is_refused(void **state)
     add(file, "train", &plain);
     H5Fclose(file);
     file = new_file("out.hdf5");
-    H5Lcreate_external(io_path("target.hdf5"), "/train", file, "link", H5P_DEFAULT, H5P_DEFAULT);
+    H5Lcreate_external(scratch("target.hdf5"), "/train", file, "link", H5P_DEFAULT, H5P_DEFAULT);
     hid_t space = H5Screate_simple(2, dims, NULL), plist = H5Pcreate(H5P_DATASET_CREATE);
     H5Pset_external(plist, "/etc/hostname", 0, sizeof values);
     hid_t set = H5Dcreate2(file, "raw", H5T_IEEE_F32LE, space, H5P_DEFAULT, plist, H5P_DEFAULT);
@@ -132,7 +132,7 @@ static void what_leads_out_of_the_file_is_refused(void **state)
     H5Dclose(set);
     H5Pclose(plist);
     plist = H5Pcreate(H5P_DATASET_CREATE);
-    H5Pset_virtual(plist, space, io_path("target.hdf5"), "/train", space);
+    H5Pset_virtual(plist, space, scratch("target.hdf5"), "/train", space);
     set = H5Dcreate2(file, "virtual", H5T_IEEE_F32LE, space, H5P_DEFAULT, plist, H5P_DEFAULT);
     assert_true(set >= 0);
     H5Dclose(set);
@@ -236,7 +236,7 @@ static void the_distance_is_read_from_either_kind_of_string(void **state)
         add(file, "train", &plain);
         H5Fclose(file);
         static const char *const expected[] = {"euclidean", "angular", ""};
-        peri_matrix_close(io_open(io_path("d.hdf5"), &info));
+        peri_matrix_close(io_open(scratch("d.hdf5"), &info));
         assert_string_equal(info.distance, expected[kind]);
     }
 }
@@ -256,7 +256,7 @@ static void several_datasets_and_attributes_are_written(void **state)
     config.attributes = attributes;
     config.n_attributes = 2;
     config.deflate = 5;
-    assert_ok(peri_matrix_create(&m, io_path("many.hdf5:rows"), &config, NULL));
+    assert_ok(peri_matrix_create(&m, scratch("many.hdf5:rows"), &config, NULL));
     assert_ok(peri_matrix_write(m, ROWS, values));
     peri_matrix_config_init(&config, 1);
     assert_status(peri_matrix_next(m, &config), PERI_ERR_CONFIG);
@@ -271,32 +271,32 @@ static void several_datasets_and_attributes_are_written(void **state)
     assert_ok(peri_matrix_commit(m));
     peri_matrix_close(m);
     assert_values("many.hdf5:rows", DIM);
-    m = io_open(io_path("many.hdf5:more/ids"), &info);
+    m = io_open(scratch("many.hdf5:more/ids"), &info);
     assert_string_equal(info.distance, "angular");
     assert_ok(peri_matrix_read_ids(m, 0, ROWS, back));
     assert_memory_equal(back, ids, sizeof ids);
     peri_matrix_close(m);
-    hid_t file = H5Fopen(io_path("many.hdf5"), H5F_ACC_RDONLY, H5P_DEFAULT);
+    hid_t file = H5Fopen(scratch("many.hdf5"), H5F_ACC_RDONLY, H5P_DEFAULT);
     assert_true(H5Aexists(file, "licence") > 0 && H5Aexists(file, "note") > 0);
     H5Fclose(file);
 }
 
 static void equal_input_makes_equal_bytes(void **state)
 {
-    static unsigned char a[65536], b[65536];
-    size_t n[2];
+    blob b[2];
     (void)state;
     for (int i = 0; i < 2; i++) {
-        peri_matrix *m = io_create(io_path("same.hdf5"), DIM, PERI_ELEMENT_F16);
+        peri_matrix *m = io_create(scratch("same.hdf5"), DIM, PERI_ELEMENT_F16);
         assert_ok(peri_matrix_write(m, ROWS, values));
         assert_ok(peri_matrix_commit(m));
         peri_matrix_close(m);
-        n[i] = io_get_bytes(io_path("same.hdf5"), i ? b : a, sizeof a);
+        b[i] = blob_load(scratch("same.hdf5"));
         if (i == 0)
-            sleep(1);
+            sleep(1); /* a time stamp would count seconds */
     }
-    assert_int_equal(n[0], n[1]);
-    assert_memory_equal(a, b, n[0]);
+    assert_true(blob_same(b[0], b[1]));
+    free(b[0].data);
+    free(b[1].data);
 }
 
 static herr_t note(hid_t stack, void *data)
@@ -312,7 +312,7 @@ static void the_host_programs_error_handler_is_left_alone(void **state)
     H5E_auto2_t handler;
     void *data;
     (void)state;
-    io_put_bytes(io_path("bad.hdf5"), "\x89HDF\r\n\x1a\n and nothing else", 26);
+    blob_save(scratch("bad.hdf5"), "\x89HDF\r\n\x1a\n and nothing else", 26);
     H5Eset_auto2(H5E_DEFAULT, note, &told);
     assert_status(open_status("bad.hdf5"), PERI_ERR_FORMAT);
     assert_int_equal(told, 0);
@@ -321,26 +321,19 @@ static void the_host_programs_error_handler_is_left_alone(void **state)
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
 
-static int drop(void **state)
-{
-    (void)state;
-    io_empty_folder();
-    return 0;
-}
-
 int main(void)
 {
     for (size_t i = 0; i < ROWS * DIM; i++)
         values[i] = (float)(i * 7 % 30011);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(chunks_filters_and_byte_orders_are_read, drop),
-        cmocka_unit_test_teardown(groups_and_links_within_the_file_are_followed, drop),
-        cmocka_unit_test_teardown(what_leads_out_of_the_file_is_refused, drop),
-        cmocka_unit_test_teardown(shapes_and_types_that_are_no_matrix_are_refused, drop),
-        cmocka_unit_test_teardown(the_distance_is_read_from_either_kind_of_string, drop),
-        cmocka_unit_test_teardown(several_datasets_and_attributes_are_written, drop),
-        cmocka_unit_test_teardown(equal_input_makes_equal_bytes, drop),
-        cmocka_unit_test_teardown(the_host_programs_error_handler_is_left_alone, drop),
+        cmocka_unit_test_teardown(chunks_filters_and_byte_orders_are_read, io_empty),
+        cmocka_unit_test_teardown(groups_and_links_within_the_file_are_followed, io_empty),
+        cmocka_unit_test_teardown(what_leads_out_of_the_file_is_refused, io_empty),
+        cmocka_unit_test_teardown(shapes_and_types_that_are_no_matrix_are_refused, io_empty),
+        cmocka_unit_test_teardown(the_distance_is_read_from_either_kind_of_string, io_empty),
+        cmocka_unit_test_teardown(several_datasets_and_attributes_are_written, io_empty),
+        cmocka_unit_test_teardown(equal_input_makes_equal_bytes, io_empty),
+        cmocka_unit_test_teardown(the_host_programs_error_handler_is_left_alone, io_empty),
     };
-    return cmocka_run_group_tests(tests, io_make_folder, io_drop_folder);
+    return cmocka_run_group_tests(tests, NULL, scratch_remove);
 }

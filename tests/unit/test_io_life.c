@@ -1,9 +1,9 @@
 /* The life of a matrix being written: nothing stands under its name before commit, whatever fails,
  * and the former file stays. And forks and threads. */
 #define _GNU_SOURCE
+#include "faulty.h"
 #include "io_files.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <sys/wait.h>
 
@@ -36,22 +36,22 @@ static void what_is_not_committed_vanishes_and_the_former_file_stays(void **stat
 {
     (void)state;
     for (int i = 0; i < N_NAMES; i++) {
-        const char *path = io_path(names[i]);
+        const char *path = scratch(names[i]);
         write_former(path);
         peri_matrix *m = io_create(path, 2, 0);
         assert_ok(peri_matrix_write(m, 3, rows));
         assert_former(path);
-        assert_int_equal(io_count_files(), 2);
+        assert_int_equal(scratch_count(), 2);
         peri_matrix_close(m);
-        assert_int_equal(io_count_files(), 1);
+        assert_int_equal(scratch_count(), 1);
         assert_former(path);
         m = io_create(path, 2, 0);
         assert_ok(peri_matrix_write(m, 3, rows));
         assert_ok(peri_matrix_commit(m));
-        assert_int_equal(io_count_files(), 1);
+        assert_int_equal(scratch_count(), 1);
         peri_matrix_close(m);
-        assert_int_equal(io_count_files(), 1);
-        io_empty_folder();
+        assert_int_equal(scratch_count(), 1);
+        io_empty(NULL);
     }
 }
 
@@ -64,7 +64,7 @@ static void verbs_out_of_their_turn_are_refused(void **state)
         uint64_t ids[2] = {0};
         peri_matrix_config config;
         peri_matrix_config_init(&config, 2);
-        peri_matrix *m = io_create(io_path(names[i]), 2, 0);
+        peri_matrix *m = io_create(scratch(names[i]), 2, 0);
         assert_status(peri_matrix_read(m, 0, 1, back), PERI_ERR_STATE);
         assert_status(peri_matrix_write(m, 1, NULL), PERI_ERR_ARG);
         assert_status(peri_matrix_write_ids(m, 1, ids), PERI_ERR_ARG);
@@ -75,7 +75,7 @@ static void verbs_out_of_their_turn_are_refused(void **state)
         assert_status(peri_matrix_write(m, 1, rows), PERI_ERR_STATE);
         assert_status(peri_matrix_commit(m), PERI_ERR_STATE);
         peri_matrix_close(m);
-        m = io_open(io_path(names[i]), &info);
+        m = io_open(scratch(names[i]), &info);
         assert_status(peri_matrix_write(m, 1, rows), PERI_ERR_STATE);
         assert_status(peri_matrix_commit(m), PERI_ERR_STATE);
         info.struct_size = 8;
@@ -92,7 +92,7 @@ static void announced_rows_are_held_to(void **state)
         peri_matrix_config config;
         peri_matrix_config_init(&config, 2);
         config.rows = 3;
-        assert_ok(peri_matrix_create(&m, io_path(names[i]), &config, NULL));
+        assert_ok(peri_matrix_create(&m, scratch(names[i]), &config, NULL));
         assert_ok(peri_matrix_write(m, 2, rows));
         assert_status(peri_matrix_commit(m), PERI_ERR_STATE);
         assert_status(peri_matrix_write(m, 2, rows), PERI_ERR_FULL);
@@ -112,7 +112,7 @@ static void a_refused_write_leaves_the_matrix_as_it_was(void **state)
     for (int i = 0; i < N_NAMES; i++) {
         peri_matrix_info info;
         float back[3];
-        peri_matrix *m = io_create(io_path(narrow[i]), 1, PERI_ELEMENT_U8);
+        peri_matrix *m = io_create(scratch(narrow[i]), 1, PERI_ELEMENT_U8);
         assert_ok(peri_matrix_write(m, 2, rows));
         many[N - 1] = 256;
         many[0] = 99;
@@ -123,10 +123,10 @@ static void a_refused_write_leaves_the_matrix_as_it_was(void **state)
         peri_matrix_close(m);
         if (i == 1) { /* what was written beyond would stay in the file */
             struct stat st;
-            assert_int_equal(stat(io_path(narrow[i]), &st), 0);
+            assert_int_equal(stat(scratch(narrow[i]), &st), 0);
             assert_int_equal(st.st_size, 3 * 5);
         }
-        m = io_open(io_path(narrow[i]), &info);
+        m = io_open(scratch(narrow[i]), &info);
         assert_int_equal(info.rows, 3);
         assert_ok(peri_matrix_read(m, 0, 3, back));
         assert_memory_equal(back, rows, sizeof back);
@@ -136,50 +136,6 @@ static void a_refused_write_leaves_the_matrix_as_it_was(void **state)
 }
 
 /* ---- failures of the machine ---- */
-
-typedef struct faults {
-    int left; /* calls until one fails; from then on all do */
-    long held;
-} faults;
-
-static int fails(void *ctx)
-{
-    faults *f = ctx;
-    return f->left-- <= 0;
-}
-
-static void *bad_alloc(void *ctx, size_t size, size_t align)
-{
-    void *p = NULL;
-    if (fails(ctx) || posix_memalign(&p, align, size ? size : 1))
-        return NULL;
-    ((faults *)ctx)->held++;
-    return p;
-}
-
-static void bad_free(void *ctx, void *p, size_t size)
-{
-    (void)size;
-    ((faults *)ctx)->held--;
-    free(p);
-}
-
-static int64_t bad_pwrite(void *ctx, int fd, const void *buf, size_t n, uint64_t offset)
-{
-    ssize_t put = fails(ctx) ? -1 : pwrite(fd, buf, n > 7 ? n / 2 : n, (off_t)offset);
-    return put < 0 ? -ENOSPC : put;
-}
-
-static int bad_sync(void *ctx, int fd)
-{
-    (void)fd;
-    return fails(ctx) ? -EIO : 0;
-}
-
-static int bad_rename(void *ctx, const char *from, const char *to)
-{
-    return fails(ctx) ? -EACCES : rename(from, to) ? -errno : 0;
-}
 
 /* Create, write twice, commit, close: the first failure. */
 static peri_status write_all(const char *path, const peri_env *env)
@@ -195,68 +151,88 @@ static peri_status write_all(const char *path, const peri_env *env)
         status = peri_matrix_write(m, 1, rows + 4);
     if (status == PERI_OK)
         status = peri_matrix_commit(m);
-    if (status != PERI_OK) {
-        peri_status after = peri_matrix_write(m, 1, rows);
-        assert_true(after == PERI_ERR_POISONED);
-    }
+    if (status != PERI_OK)
+        assert_int_equal(peri_matrix_write(m, 1, rows), PERI_ERR_POISONED);
     peri_matrix_close(m);
     return status;
+}
+
+/* The file was replaced before the last step failed: it is the new one. */
+static void assert_new(const char *path)
+{
+    peri_matrix_info info;
+    float back[6];
+    peri_matrix *m = io_open(path, &info);
+    assert_true(info.rows == 3 && info.dim == 2);
+    assert_ok(peri_matrix_read(m, 0, 3, back));
+    assert_memory_equal(back, rows, sizeof back);
+    peri_matrix_close(m);
+}
+
+static void fail_each(const char *path, faulty_what what, int sticky, uint64_t least)
+{
+    uint64_t n = 1;
+    for (int fired = 1; fired; n++) {
+        faulty f;
+        faulty_init(&f, what, n, sticky);
+        f.short_io = 5;
+        f.interrupts = what == FAULTY_ALLOC;
+        write_former(path);
+        peri_status status = write_all(path, &f.env);
+        fired = f.fired != NULL;
+        assert_true(faulty_clean(&f));
+        assert_int_equal(scratch_count(), 1);
+        if (!fired) {
+            assert_ok(status);
+        } else {
+            assert_true(status == PERI_ERR_NOMEM || status == PERI_ERR_IO);
+            assert_true(*peri_error_detail());
+        }
+        if (!fired || strcmp(f.fired, "sync_dir") == 0)
+            assert_new(path);
+        else
+            assert_former(path);
+    }
+    assert_true(n > least);
+    io_empty(NULL);
 }
 
 static void every_call_that_fails_is_an_error_and_spoils_nothing(void **state)
 {
     (void)state;
-    for (int i = 0; i < N_NAMES; i++) {
-        int n = 0;
-        for (;; n++) {
-            faults f = {n, 0};
-            peri_files files = *peri_files_posix();
-            peri_env env;
-            peri_env_init(&env);
-            files.ctx = &f;
-            files.pwrite = bad_pwrite;
-            files.sync = bad_sync;
-            files.rename = bad_rename;
-            env.files = &files;
-            env.alloc = bad_alloc;
-            env.free = bad_free;
-            env.alloc_ctx = &f;
-            write_former(io_path(names[i]));
-            peri_status status = write_all(io_path(names[i]), &env);
-            assert_int_equal(f.held, 0);
-            assert_int_equal(io_count_files(), 1);
-            if (status == PERI_OK)
-                break;
-            assert_true(status == PERI_ERR_NOMEM || status == PERI_ERR_IO);
-            assert_true(*peri_error_detail());
-            assert_former(io_path(names[i]));
+    for (int i = 0; i < N_NAMES; i++)
+        for (int sticky = 0; sticky < 2; sticky++) {
+            fail_each(scratch(names[i]), FAULTY_ALLOC, sticky, 2);
+            /* three calls on the former file, open, sync, close, rename, sync_dir, and the
+             * writes of our own formats */
+            fail_each(scratch(names[i]), FAULTY_FILES, sticky, 8);
         }
-        assert_true(n >= 4); /* two allocations, sync, rename; and the writes of our own formats */
-        io_empty_folder();
-    }
 }
 
-static void every_allocation_that_fails_while_opening_is_told(void **state)
+static void every_failure_while_reading_is_told(void **state)
 {
     (void)state;
-    for (int i = 0; i < N_NAMES; i++) {
-        write_former(io_path(names[i]));
-        peri_status status = PERI_ERR_NOMEM;
-        for (int n = 0; status != PERI_OK; n++) {
-            peri_matrix *m;
-            faults f = {n, 0};
-            peri_env env;
-            peri_env_init(&env);
-            env.alloc = bad_alloc;
-            env.free = bad_free;
-            env.alloc_ctx = &f;
-            status = peri_matrix_open(&m, io_path(names[i]), &env);
-            assert_true(status == PERI_OK || status == PERI_ERR_NOMEM);
-            peri_matrix_close(m);
-            assert_int_equal(f.held, 0);
+    for (int i = 0; i < N_NAMES; i++)
+        for (int what = FAULTY_ALLOC; what <= FAULTY_FILES; what++) {
+            write_former(scratch(names[i]));
+            for (uint64_t n = 1, fired = 1; fired; n++) {
+                peri_matrix *m;
+                float value;
+                faulty f;
+                faulty_init(&f, (faulty_what)what, n, 0);
+                peri_status status = peri_matrix_open(&m, scratch(names[i]), &f.env);
+                if (status == PERI_OK)
+                    status = peri_matrix_read(m, 0, 1, &value);
+                peri_matrix_close(m);
+                fired = f.fired != NULL;
+                if (fired && strcmp(f.fired, "close") != 0)
+                    assert_true(status == PERI_ERR_NOMEM || status == PERI_ERR_IO);
+                else
+                    assert_ok(status);
+                assert_true(faulty_clean(&f));
+            }
+            io_empty(NULL);
         }
-        io_empty_folder();
-    }
 }
 
 /* ---- fork and threads ---- */
@@ -267,9 +243,9 @@ static void a_child_reads_on_but_does_not_write(void **state)
     for (int i = 0; i < N_NAMES; i++) {
         peri_matrix_info info;
         float back[6];
-        write_former(io_path("r.hdf5"));
-        peri_matrix *reader = io_open(io_path("r.hdf5"), &info);
-        peri_matrix *writer = io_create(io_path(names[i]), 2, 0);
+        write_former(scratch("r.hdf5"));
+        peri_matrix *reader = io_open(scratch("r.hdf5"), &info);
+        peri_matrix *writer = io_create(scratch(names[i]), 2, 0);
         assert_ok(peri_matrix_write(writer, 1, rows));
         pid_t child = fork();
         if (child == 0) {
@@ -288,11 +264,11 @@ static void a_child_reads_on_but_does_not_write(void **state)
         assert_ok(peri_matrix_commit(writer));
         peri_matrix_close(writer);
         peri_matrix_close(reader);
-        writer = io_open(io_path(names[i]), &info);
+        writer = io_open(scratch(names[i]), &info);
         assert_ok(peri_matrix_read(writer, 0, 3, back));
         assert_memory_equal(back, rows, sizeof back);
         peri_matrix_close(writer);
-        io_empty_folder();
+        io_empty(NULL);
     }
 }
 
@@ -314,7 +290,7 @@ static void threads_may_use_handles_of_their_own(void **state)
     pthread_t threads[4];
     char path[512];
     (void)state;
-    snprintf(path, sizeof path, "%s", io_path("t.hdf5"));
+    snprintf(path, sizeof path, "%s", scratch("t.hdf5"));
     write_former(path);
     for (int i = 0; i < 4; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, read_often, path), 0);
@@ -325,24 +301,18 @@ static void threads_may_use_handles_of_their_own(void **state)
     }
 }
 
-static int drop(void **state)
-{
-    (void)state;
-    io_empty_folder();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(what_is_not_committed_vanishes_and_the_former_file_stays, drop),
-        cmocka_unit_test_teardown(verbs_out_of_their_turn_are_refused, drop),
-        cmocka_unit_test_teardown(announced_rows_are_held_to, drop),
-        cmocka_unit_test_teardown(a_refused_write_leaves_the_matrix_as_it_was, drop),
-        cmocka_unit_test_teardown(every_call_that_fails_is_an_error_and_spoils_nothing, drop),
-        cmocka_unit_test_teardown(every_allocation_that_fails_while_opening_is_told, drop),
-        cmocka_unit_test_teardown(a_child_reads_on_but_does_not_write, drop),
-        cmocka_unit_test_teardown(threads_may_use_handles_of_their_own, drop),
+        cmocka_unit_test_teardown(what_is_not_committed_vanishes_and_the_former_file_stays,
+                                  io_empty),
+        cmocka_unit_test_teardown(verbs_out_of_their_turn_are_refused, io_empty),
+        cmocka_unit_test_teardown(announced_rows_are_held_to, io_empty),
+        cmocka_unit_test_teardown(a_refused_write_leaves_the_matrix_as_it_was, io_empty),
+        cmocka_unit_test_teardown(every_call_that_fails_is_an_error_and_spoils_nothing, io_empty),
+        cmocka_unit_test_teardown(every_failure_while_reading_is_told, io_empty),
+        cmocka_unit_test_teardown(a_child_reads_on_but_does_not_write, io_empty),
+        cmocka_unit_test_teardown(threads_may_use_handles_of_their_own, io_empty),
     };
-    return cmocka_run_group_tests(tests, io_make_folder, io_drop_folder);
+    return cmocka_run_group_tests(tests, NULL, scratch_remove);
 }
