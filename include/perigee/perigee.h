@@ -1,0 +1,6 @@
+/** @file perigee.h  All public headers. */
+#ifndef PERI_PERIGEE_H
+#define PERI_PERIGEE_H
+#include "perigee/base.h"
+#include "perigee/index.h"
+#endif
