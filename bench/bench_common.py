@@ -143,6 +143,11 @@ def load_average():
     return os.getloadavg()[0]
 
 
+def busy_mark(wall, cpu):
+    """Whether other work took more than 3 % of a one-thread measurement."""
+    return wall > 1.03 * cpu
+
+
 def machine():
     """What a reader must know to repeat the figures."""
 
@@ -182,18 +187,6 @@ def machine():
         "commit": run("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"),
         "date": time.strftime("%Y-%m-%d"),
     }
-
-
-def blas_core_type():
-    """OPENBLAS_CORETYPE for this CPU. OpenBLAS of Debian 12 does not know Zen 4
-    and later and falls back to an AVX2 kernel on them: less than half the rate."""
-    try:
-        flags = open("/proc/cpuinfo").read()
-    except OSError:
-        return None
-    if " avx512bw" in flags:
-        return "SkylakeX"
-    return "Haswell" if " avx2" in flags else None
 
 
 def write_json(name, value):

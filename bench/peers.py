@@ -1,6 +1,7 @@
-"""The peers behind one face: build, save, load, search. Indexes are cached on
+"""The engines behind one face: build, save, load, search. Indexes are cached on
 disk by data set, version and parameters, because a full grid takes hours."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from bench_common import CACHE, K, Timed, load_average
+from perigee_ctypes import Index
 
 GRID = [{"m": m, "ef_construction": e} for e in (200, 500) for m in (16, 12, 24, 8, 32)]
 
@@ -57,10 +59,6 @@ class Hnswlib:
             ids, _ = self.index.knn_query(self.data.test, k=K, num_threads=1)
         return ids, t
 
-    def bytes_per_row(self, params):
-        # Measured from its file, which is its memory written out: 4d + 140 at M = 16.
-        return None
-
 
 class Faiss:
     name = "faiss"
@@ -103,9 +101,48 @@ class Faiss:
 
 PEERS = {"hnswlib": Hnswlib, "faiss": Faiss}
 
+# Perigee's own settings. AUTO codes are what a user gets; rows are f32 as the peers' are.
+PERIGEE_GRID = [{"m": m, "ef_construction": e, "scalar": "f32", "codes": codes}
+                for codes in ("8bit", "none") for e in (200, 500) for m in (16, 12, 24, 32, 8)]
+
+
+class Perigee:
+    name = "perigee"
+
+    def __init__(self, data, library):
+        self.data, self.library = data, library
+
+    def version(self):
+        # The library itself: an index from another build of it proves nothing.
+        return hashlib.sha256(Path(self.library.path).read_bytes()).hexdigest()[:12]
+
+    def create(self, params):
+        params = dict(params)
+        return Index.hnsw(self.library, self.data.dim, self.data.distance, scalar=params.pop("scalar", "f32"),
+                          codes=params.pop("codes", "auto"), **params)
+
+    def build(self, params, threads):
+        self.index = self.create(params)
+        with Timed() as t:
+            self.index.put(self.data.train, threads=threads)
+        return t
+
+    def save(self, path):
+        self.index.save(path)
+
+    def load(self, path):
+        self.index = Index.open(self.library, path)
+
+    def search(self, ef):
+        with Timed() as t:
+            hits = self.index.search(self.data.test, K, effort=ef)
+        return hits["id"].astype(np.int64), t
+
 
 def label(params):
-    return f"M{params['m']}-efc{params['ef_construction']}"
+    """A setting as a name: M16-efc200, and what else a setting says."""
+    rest = [str(v) for k, v in params.items() if k not in ("m", "ef_construction")]
+    return "-".join([f"M{params['m']}", f"efc{params['ef_construction']}"] + rest)
 
 
 def cached(engine, params, threads=2, build=True):
@@ -129,3 +166,11 @@ def cached(engine, params, threads=2, build=True):
             "load_average": load, "file_bytes": path.stat().st_size, "date": time.strftime("%Y-%m-%d")}
     meta.write_text(json.dumps(info) + "\n")
     return info
+
+
+def forget_other_builds(engine):
+    """Perigee's cached indexes belong to one build of it; those of others only fill the disk."""
+    folder = CACHE / f"{engine.data.name}-{engine.data.fingerprint()}"
+    for path in [*folder.glob(f"{engine.name}-*"), *folder.glob(f"survey-{engine.name}-*")]:
+        if engine.version() not in path.name:
+            path.unlink()
