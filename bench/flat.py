@@ -36,6 +36,11 @@ class SystemSgemm:
                             out.ctypes.data, n)
 
 
+def last_cache():
+    sizes = [p.read_text().strip() for p in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
+    return max((int(s[:-1]) * {"K": 1 << 10, "M": 1 << 20}[s[-1]] for s in sizes if s[-1:] in "KM"), default=32 << 20)
+
+
 class Machine:
     """The yardsticks of the kernel benchmark, called in this process, so that they
     can take turns with what they are held against."""
@@ -63,7 +68,8 @@ class Machine:
         self.so.machine_use(level.encode())
 
     def read(self):
-        return self.so.machine_read(self.start, self.size, 1, None)
+        way = c.c_char_p()
+        return self.so.machine_read(self.start, self.size, 1, c.byref(way))
 
     def fma(self):
         return self.so.machine_fma()
@@ -81,7 +87,8 @@ def measure(data, library, options, say):
     recall *= len(data.test) / len(batch)
 
     # sgemm at its best: tiles that stay in cache, and one large product.
-    shapes = {"1000 x 2000": (1000, 2000), "1000 x 20000": (1000, min(20000, data.rows))}
+    m = min(1000, len(data.test))
+    shapes = {f"{m} x {n}": (m, n) for n in (min(2000, data.rows), min(20000, data.rows))}
     flops = {"perigee": [], **{f"{lib} {s}": [] for lib in ("system", "numpy") for s in shapes}}
     reads = {"perigee": [], "memory": []}
     rounds = options.rounds + 1
@@ -109,14 +116,16 @@ def measure(data, library, options, say):
               "openblas": blas.name, "coretype": os.environ.get("OPENBLAS_CORETYPE"), "flops": flops, "best_sgemm": best,
               "batch_share": flops["perigee"] / flops[best], "read": reads,
               "single_share": reads["perigee"] / reads["memory"], "row_bytes_total": 4 * data.rows * data.dim}
-    result["batch_met"], result["single_met"] = result["batch_share"] >= MUST_BATCH, result["single_share"] >= MUST_SINGLE
+    result["batch_met"] = result["batch_share"] >= MUST_BATCH
+    # Rows that fit the last-level cache say nothing about memory.
+    result["single_met"] = result["single_share"] >= MUST_SINGLE if 4 * data.rows * data.dim > 2 * last_cache() else None
     say(f"{data.name}: batch {flops['perigee'] / 1e9:.0f} GFLOP/s ({result['batch_share']:.0%} of sgemm), single query "
         f"{reads['perigee'] / 1e9:.1f} GB/s ({result['single_share']:.0%} of memory)")
     return result
 
 
 def table(results):
-    mark = {True: "met", False: "**not met**"}
+    mark = {True: "met", False: "**not met**", None: "(in cache)"}
     lines = ["| set | flat batch, GFLOP/s | sgemm, GFLOP/s | share | must 0.7 | single query, GB/s | memory, GB/s | share | must 0.9 | recall |",
              "|---|---|---|---|---|---|---|---|---|---|"]
     for r in results:
