@@ -1,0 +1,124 @@
+/* What the levels share: how each one fills the table, and small helpers. Not for other folders. */
+#ifndef PE_KERNELS_LEVEL_H
+#define PE_KERNELS_LEVEL_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "kernels/kernels.h"
+
+/* Each overwrites what it does better than the levels before it. */
+void pe_kernels_fill_c(pe_kernels *k);
+void pe_kernels_fill_avx2(pe_kernels *k);
+void pe_kernels_fill_avx512(pe_kernels *k);
+void pe_kernels_fill_avx512vnni(pe_kernels *k);
+void pe_kernels_fill_neon(pe_kernels *k);
+void pe_kernels_fill_neon_dot(pe_kernels *k);
+
+/* 1 - cos in double, scaled against overflow and underflow: for pairs whose f32 norms are zero,
+ * very large or very small. The SIMD levels call it on that rare path only. */
+float pe_cosine_rescue_f32(const void *q, const void *row, uint32_t dim);
+float pe_cosine_rescue_f16(const void *q, const void *row, uint32_t dim);
+float pe_cosine_rescue_bf16(const void *q, const void *row, uint32_t dim);
+
+/* The same from sums that are exact: squared norms qq and rr, either may be 0. */
+float pe_cosine_of_sums(double qr, double qq, double rr);
+
+#define PE_INLINE static inline __attribute__((always_inline))
+
+#if defined(__clang__)
+#define PE_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define PE_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+/* Enters the four calls that kernels_rows.h made under a name into the table. */
+#define PE_FILL(k, op, elem, name)                                                                 \
+    (k)->dist[op][elem] = (pe_dist)                                                                \
+    {                                                                                              \
+        name##_one, name##_four, name##_ids, name##_run                                            \
+    }
+
+/* What kernels_rows.h asks for, for a kernel of the plain sort: a vector as accumulator, nothing
+ * worked out once per query, `part` adding what a loaded step of query and row contribute. */
+#define PE_PLAIN(name, vec, zero_, add_, part_, loadq_, tailq_, loadr_, tailr_, sum_, sum4_,       \
+                 size_)                                                                            \
+    typedef vec name##_query;                                                                      \
+    typedef vec name##_acc;                                                                        \
+    typedef char name##_once;                                                                      \
+    PE_INLINE size_t name##_bytes(uint32_t dim)                                                    \
+    {                                                                                              \
+        return (size_t)dim size_;                                                                  \
+    }                                                                                              \
+    PE_INLINE char name##_prepare(const void *q, uint32_t dim)                                     \
+    {                                                                                              \
+        (void)q;                                                                                   \
+        (void)dim;                                                                                 \
+        return 0;                                                                                  \
+    }                                                                                              \
+    PE_INLINE vec name##_zero(void)                                                                \
+    {                                                                                              \
+        return zero_();                                                                            \
+    }                                                                                              \
+    PE_INLINE vec name##_join(vec a, vec b)                                                        \
+    {                                                                                              \
+        return add_(a, b);                                                                         \
+    }                                                                                              \
+    PE_INLINE vec name##_load(const void *q, size_t i)                                             \
+    {                                                                                              \
+        return loadq_(q, i);                                                                       \
+    }                                                                                              \
+    PE_INLINE vec name##_load_tail(const void *q, size_t i, size_t n)                              \
+    {                                                                                              \
+        return tailq_(q, i, n);                                                                    \
+    }                                                                                              \
+    PE_INLINE vec name##_step(vec a, vec q, const void *row, size_t i)                             \
+    {                                                                                              \
+        return part_(a, q, loadr_(row, i));                                                        \
+    }                                                                                              \
+    PE_INLINE vec name##_step_tail(vec a, vec q, const void *row, size_t i, size_t n)              \
+    {                                                                                              \
+        return part_(a, q, tailr_(row, i, n));                                                     \
+    }                                                                                              \
+    PE_INLINE float name##_finish(char once, vec a)                                                \
+    {                                                                                              \
+        (void)once;                                                                                \
+        return sum_(a);                                                                            \
+    }                                                                                              \
+    PE_INLINE void name##_finish4(char once, const vec *a, float *out)                             \
+    {                                                                                              \
+        (void)once;                                                                                \
+        sum4_(a, out);                                                                             \
+    }
+
+enum { PE_LINE = 64 };
+
+/* How many rows ahead, and how many lines of each, `ids` prefetches. Measured on Zen 5: all lines
+ * up to 24 (1.35x to 1.9x against none); beyond that the fill buffers are full and the hardware
+ * streamer does better from the first two. */
+typedef struct pe_ahead {
+    size_t rows, lines;
+} pe_ahead;
+
+PE_INLINE pe_ahead pe_ahead_for(const pe_rowview *v, size_t row_bytes)
+{
+    size_t lines = (row_bytes + PE_LINE - 1) / PE_LINE;
+    if (v->stride % PE_LINE != 0)
+        lines += 1; /* most rows begin inside a line and end one further */
+    pe_ahead a = {lines > 16 ? 4 : 8, lines <= 24 ? lines : 2};
+    return a;
+}
+
+PE_INLINE void pe_prefetch_row(const unsigned char *row, size_t lines)
+{
+    for (size_t i = 0; i < lines; i++) {
+        __builtin_prefetch(row + i * PE_LINE, 0, 3);
+        /* gcc 12 may fold such a loop to its first prefetch; a fence for the compiler alone, which
+         * emits nothing, keeps them all. tests/kernels/check_objects.py counts them. */
+        atomic_signal_fence(memory_order_seq_cst);
+    }
+}
+
+#endif

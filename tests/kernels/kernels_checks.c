@@ -1,0 +1,730 @@
+/* Every kernel of a level against a reference in double or in exact integers.
+ *
+ * Rows and queries lie packed against the end of their pages, before one that may not be read, so
+ * that a kernel that reads past a row dies; with odd dimensions this makes them misaligned too. The
+ * same again against the front. Inputs come in kinds that have broken kernels elsewhere. */
+#include "kernels_checks.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { ROWS = 11 };
+
+static int failures;
+
+__attribute__((format(printf, 1, 2))) static void fail(const char *format, ...)
+{
+    if (failures++ >= 8)
+        return;
+    va_list args;
+    va_start(args, format);
+    fputs("  ", stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+}
+
+int kernels_check_run(const kernels_check *check, const pe_kernels *k)
+{
+    failures = 0;
+    check->run(k);
+    if (failures)
+        fprintf(stderr, "%s at level %s: %d failures\n", check->name, k->level, failures);
+    return failures;
+}
+
+/* Memory between two pages that may not be touched. */
+
+typedef struct arena {
+    unsigned char *map, *begin, *end;
+    size_t map_bytes;
+} arena;
+
+static arena arena_new(size_t bytes)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    arena a;
+    bytes = (bytes + page - 1) / page * page;
+    a.map_bytes = bytes + 2 * page;
+    a.map = mmap(NULL, a.map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (a.map == MAP_FAILED || mprotect(a.map, page, PROT_NONE) != 0 ||
+        mprotect(a.map + page + bytes, page, PROT_NONE) != 0) {
+        perror("arena");
+        exit(1);
+    }
+    a.begin = a.map + page;
+    a.end = a.begin + bytes;
+    return a;
+}
+
+static void arena_free(arena *a)
+{
+    munmap(a->map, a->map_bytes);
+}
+
+/* Inputs. */
+
+static uint64_t random_state;
+
+static uint64_t next_random(void)
+{
+    random_state += UINT64_C(0x9e3779b97f4a7c15);
+    uint64_t z = random_state;
+    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+    return z ^ z >> 31;
+}
+
+static double uniform(void)
+{
+    return (double)(next_random() >> 11) * 0x1p-53 * 2 - 1;
+}
+
+typedef enum {
+    UNIFORM,
+    HEAVY_TAILED, /* a few values hold nearly all of the sum */
+    DENORMAL,     /* of f32, f16 and bf16 alike, zeros of both signs between */
+    HUGE_VALUES,  /* their squares fit f32, just */
+    ZERO,
+    KIND_COUNT
+} kind;
+static const char *const KIND_NAMES[] = {"uniform", "heavy-tailed", "denormal", "huge", "zero"};
+
+static float value_of(kind k, pe_elem e)
+{
+    const double u = uniform();
+    switch (k) {
+    case UNIFORM:
+        return (float)u;
+    case HEAVY_TAILED:
+        return (float)(u * exp(6 * uniform()) * exp(3 * uniform()));
+    case DENORMAL:
+        if (next_random() % 4 == 0)
+            return u < 0 ? -0.0f : 0.0f;
+        return (float)(u * (e == PE_ELEM_F16 ? 0x1p-14 : 0x1p-126));
+    case HUGE_VALUES:
+        return (float)(u * (e == PE_ELEM_F16 ? 65504.0 : 0x1p54));
+    default:
+        return u < 0 ? -0.0f : 0.0f;
+    }
+}
+
+static size_t bytes_of(pe_elem e, uint32_t dim)
+{
+    static const size_t bits[] = {32, 16, 16, 8, 1};
+    return (size_t)dim * bits[e] / 8;
+}
+
+/* An independent reading of one element; the tests of the conversions are below. */
+static double half_value(uint16_t h)
+{
+    const int exponent = h >> 10 & 31;
+    const double mantissa = h & 1023, sign = h & 0x8000 ? -1 : 1;
+    if (exponent == 31)
+        return mantissa != 0 ? (double)NAN : sign * (double)INFINITY;
+    return sign * (exponent == 0 ? ldexp(mantissa, -24) : ldexp(1024 + mantissa, exponent - 25));
+}
+
+static double bfloat_value(uint16_t h)
+{
+    const uint32_t bits = (uint32_t)h << 16;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return (double)f;
+}
+
+static double value_at(pe_elem e, const void *row, size_t i)
+{
+    const unsigned char *p = row;
+    float f;
+    uint16_t h;
+    switch (e) {
+    case PE_ELEM_F32:
+        memcpy(&f, p + 4 * i, 4);
+        return (double)f;
+    case PE_ELEM_F16:
+        memcpy(&h, p + 2 * i, 2);
+        return half_value(h);
+    case PE_ELEM_BF16:
+        memcpy(&h, p + 2 * i, 2);
+        return bfloat_value(h);
+    case PE_ELEM_I8:
+        return ((const int8_t *)row)[i];
+    default:
+        return p[i / 8] >> i % 8 & 1;
+    }
+}
+
+static void fill_row(unsigned char *row, pe_elem e, uint32_t dim, kind k)
+{
+    for (uint32_t i = 0; e < PE_ELEM_I8 && i < dim; i++) {
+        const float f = value_of(k, e);
+        uint32_t bits;
+        memcpy(&bits, &f, 4);
+        uint16_t h = (uint16_t)(bits >> 16);
+        if (e == PE_ELEM_F32) {
+            memcpy(row + 4 * (size_t)i, &f, 4);
+            continue;
+        }
+        if (e == PE_ELEM_F16) { /* any finite half of about this size */
+            h = (uint16_t)(bits >> 16 & 0x8000);
+            const double a = fabs((double)f);
+            if (a > 0) {
+                int x;
+                (void)frexp(a, &x);
+                if (x > 16)
+                    h |= 0x7bff;
+                else if (x > -14)
+                    h |= (uint16_t)((x + 14) << 10 | (bits >> 13 & 1023));
+                else
+                    h |= (uint16_t)(next_random() & 1023);
+            }
+        }
+        memcpy(row + 2 * (size_t)i, &h, 2);
+    }
+    for (size_t i = 0, n = bytes_of(e, dim); e >= PE_ELEM_I8 && i < n; i++) {
+        const unsigned char extreme = next_random() & 1 ? 0x80 : 0x7f;
+        row[i] = k == ZERO          ? 0
+                 : k == UNIFORM     ? (unsigned char)next_random()
+                 : e == PE_ELEM_I8  ? extreme
+                 : k == HUGE_VALUES ? 0xff
+                                    : (unsigned char)(1u << next_random() % 8);
+    }
+}
+
+static pe_elem query_elem(pe_elem e)
+{
+    return e < PE_ELEM_I8 ? PE_ELEM_F32 : e;
+}
+
+/* The exact result and the sum of the magnitudes that its rounding errors go with. */
+static double exact(pe_op op, pe_elem e, const void *q, const void *row, uint32_t dim, double *size)
+{
+    double sum = 0, all = 0;
+    for (size_t i = 0; i < dim; i++) {
+        const double a = value_at(query_elem(e), q, i), b = value_at(e, row, i);
+        const double part = op == PE_OP_L2 ? (a - b) * (a - b) : -(a * b);
+        sum += part;
+        all += fabs(part);
+    }
+    *size = all;
+    return sum;
+}
+
+static double lanes_of(const pe_kernels *k)
+{
+    return strncmp(k->level, "neon", 4) == 0 ? 4 : strncmp(k->level, "avx512", 6) == 0 ? 16 : 8;
+}
+
+static double error_bound(const pe_kernels *k, uint32_t dim, double size)
+{
+    return (dim / lanes_of(k) + 10) * 0x1p-24 * size + dim * 0x1p-149;
+}
+
+static int same_bits(float a, float b)
+{
+    return memcmp(&a, &b, sizeof a) == 0;
+}
+
+static void check_value(const pe_kernels *k, pe_op op, pe_elem e, kind kd, uint32_t dim,
+                        const void *q, const void *row, float got)
+{
+    static const char *const ops[] = {"l2", "dot"};
+    static const char *const elems[] = {"f32", "f16", "bf16", "i8", "b1"};
+    double size;
+    const double want = exact(op, e, q, row, dim, &size);
+    /* Integers: exact, rounded once to f32. */
+    const int good = e >= PE_ELEM_I8 ? same_bits(got, (float)want + 0.0f)
+                                     : fabs((double)got - want) <= error_bound(k, dim, size);
+    if (!good)
+        fail("%s %s, dim %u, %s: %.9g, exactly %.17g (size %g)", ops[op], elems[e], dim,
+             KIND_NAMES[kd], (double)got, want, size);
+}
+
+/* All four calls on rows that end at `rows_end`, or begin at `rows_begin`. */
+static void check_calls(const pe_kernels *k, pe_op op, pe_elem e, kind kd, uint32_t dim,
+                        const void *q, const unsigned char *rows)
+{
+    const pe_dist *d = &k->dist[op][e];
+    const size_t stride = bytes_of(e, dim);
+    float one[ROWS], out[ROWS + 1];
+    for (size_t r = 0; r < ROWS; r++) {
+        one[r] = d->one(q, rows + r * stride, dim);
+        check_value(k, op, e, kd, dim, q, rows + r * stride, one[r]);
+    }
+    for (size_t turn = 0; turn < 4; turn++) { /* the last row in each of the four places */
+        const void *four[4];
+        size_t at[4];
+        for (size_t i = 0; i < 4; i++) {
+            at[i] = (ROWS - 4) + (i + turn) % 4;
+            four[i] = rows + at[i] * stride;
+        }
+        d->four(q, four, dim, out);
+        for (size_t i = 0; i < 4; i++)
+            if (!same_bits(out[i], one[at[i]]))
+                fail("op %d elem %d dim %u: four gives %.9g, one %.9g", op, e, dim, (double)out[i],
+                     (double)one[at[i]]);
+    }
+    for (size_t n = 0; n <= ROWS; n += n < 8 ? 1 : 3) {
+        const size_t first = ROWS - n;
+        out[n] = 12345.0f;
+        d->run(q, rows + first * stride, stride, dim, n, out);
+        for (size_t i = 0; i < n; i++)
+            if (!same_bits(out[i], one[first + i]))
+                fail("op %d elem %d dim %u: run of %zu gives %.9g, one %.9g", op, e, dim, n,
+                     (double)out[i], (double)one[first + i]);
+        if (!same_bits(out[n], 12345.0f))
+            fail("op %d elem %d dim %u: run of %zu writes beyond", op, e, dim, n);
+    }
+    /* Chunks of four rows. */
+    const unsigned char *chunks[3] = {rows, rows + 4 * stride, rows + 8 * stride};
+    const pe_rowview view = {chunks, 2, 3, stride, dim};
+    uint32_t slots[40];
+    float far[41];
+    for (size_t n = 0; n <= 40; n += n < 6 ? 1 : 17) {
+        for (size_t i = 0; i < n; i++)
+            slots[i] = (uint32_t)(next_random() % ROWS);
+        far[n] = 12345.0f;
+        d->ids(q, &view, slots, n, far);
+        for (size_t i = 0; i < n; i++)
+            if (!same_bits(far[i], one[slots[i]]))
+                fail("op %d elem %d dim %u: ids of %zu gives %.9g, one %.9g", op, e, dim, n,
+                     (double)far[i], (double)one[slots[i]]);
+        if (!same_bits(far[n], 12345.0f))
+            fail("op %d elem %d dim %u: ids of %zu writes beyond", op, e, dim, n);
+    }
+}
+
+static void check_dim(const pe_kernels *k, pe_elem e, uint32_t dim)
+{
+    const size_t q_bytes = bytes_of(query_elem(e), dim), row_bytes = bytes_of(e, dim);
+    arena qs = arena_new(q_bytes), rows = arena_new(row_bytes * ROWS);
+    unsigned char *q = qs.end - q_bytes, *r = rows.end - row_bytes * ROWS;
+    for (kind kd = 0; kd < KIND_COUNT; kd++) {
+        random_state = dim * 31 + kd;
+        fill_row(q, query_elem(e), dim, kd);
+        for (size_t i = 0; i < ROWS; i++)
+            fill_row(r + i * row_bytes, e, dim, kd);
+        if (e == PE_ELEM_I8 && kd == HUGE_VALUES) { /* all differences 255, all squares 2^14 */
+            memset(q, 0x80, q_bytes);
+            memset(r, 0x7f, row_bytes);
+            memset(r + row_bytes, 0x80, row_bytes);
+        }
+        if (e < PE_ELEM_I8 && kd == UNIFORM && e == PE_ELEM_F32)
+            memcpy(r + row_bytes, q, row_bytes); /* distance 0 */
+        for (pe_op op = 0; op < PE_OP_COUNT; op++)
+            check_calls(k, op, e, kd, dim, q, r);
+    }
+    memmove(qs.begin, q, q_bytes);
+    memmove(rows.begin, r, row_bytes * ROWS);
+    for (pe_op op = 0; op < PE_OP_COUNT; op++)
+        check_calls(k, op, e, KIND_COUNT - 1, dim, qs.begin, rows.begin);
+    arena_free(&qs);
+    arena_free(&rows);
+}
+
+static const uint32_t LARGE[] = {191, 192, 200, 255, 256, 257,  300,  384,
+                                 511, 512, 513, 768, 784, 1000, 1536, 4096};
+
+static void check_elem(const pe_kernels *k, pe_elem e)
+{
+    for (uint32_t dim = 1; dim <= 130; dim++)
+        check_dim(k, e, e == PE_ELEM_B1 ? dim * 8 : dim);
+    for (size_t i = 0; i < sizeof LARGE / sizeof *LARGE; i++)
+        check_dim(k, e, e == PE_ELEM_B1 ? LARGE[i] * 8 : LARGE[i]);
+    check_dim(k, e, e == PE_ELEM_B1 ? 65528 : 65535);
+}
+
+static void f32_distances(const pe_kernels *k)
+{
+    check_elem(k, PE_ELEM_F32);
+}
+
+static void f16_distances(const pe_kernels *k)
+{
+    check_elem(k, PE_ELEM_F16);
+}
+
+static void bf16_distances(const pe_kernels *k)
+{
+    check_elem(k, PE_ELEM_BF16);
+}
+
+static void i8_distances(const pe_kernels *k)
+{
+    check_elem(k, PE_ELEM_I8);
+}
+
+static void b1_distances(const pe_kernels *k)
+{
+    check_elem(k, PE_ELEM_B1);
+}
+
+static void overflow_is_infinite(const pe_kernels *k)
+{
+    enum { DIM = 100 };
+    float q[DIM], row[DIM];
+    for (int i = 0; i < DIM; i++) {
+        q[i] = FLT_MAX;
+        row[i] = -FLT_MAX;
+    }
+    if (!isinf(k->dist[PE_OP_L2][PE_ELEM_F32].one(q, row, DIM)) ||
+        !isinf(k->dist[PE_OP_DOT][PE_ELEM_F32].one(q, row, DIM)))
+        fail("a sum beyond FLT_MAX is not infinite");
+}
+
+/* Cosine. */
+
+static double exact_cosine(pe_elem e, const void *q, const void *row, uint32_t dim)
+{
+    long double qr = 0, qq = 0, rr = 0;
+    for (size_t i = 0; i < dim; i++) {
+        const long double a = value_at(query_elem(e), q, i), b = value_at(e, row, i);
+        qr += a * b;
+        qq += a * a;
+        rr += b * b;
+    }
+    if (qq == 0 || rr == 0)
+        return 1;
+    const long double d = 1 - qr / (sqrtl(qq) * sqrtl(rr));
+    return (double)(d < 0 ? 0 : d > 2 ? 2 : d);
+}
+
+static void check_cosine(const pe_kernels *k, pe_elem e, uint32_t dim)
+{
+    const size_t q_bytes = bytes_of(query_elem(e), dim), row_bytes = bytes_of(e, dim);
+    arena qs = arena_new(q_bytes), rows = arena_new(row_bytes);
+    unsigned char *q = qs.end - q_bytes, *r = rows.end - row_bytes;
+    for (kind kd = 0; kd < KIND_COUNT; kd++) {
+        random_state = dim * 31 + kd;
+        fill_row(q, query_elem(e), dim, kd);
+        fill_row(r, e, dim, kd);
+        const double want = exact_cosine(e, q, r, dim);
+        const float got = k->cosine[e](q, r, dim);
+        /* Each of the three sums errs by its bound; by Cauchy-Schwarz the dot's is at most that. */
+        const double bound = e >= PE_ELEM_I8 ? 0x1p-23 : (2 * dim / lanes_of(k) + 32) * 0x1p-24;
+        if (!(fabs((double)got - want) <= bound))
+            fail("cosine elem %d dim %u %s: %.9g, exactly %.17g", e, dim, KIND_NAMES[kd],
+                 (double)got, want);
+    }
+    arena_free(&qs);
+    arena_free(&rows);
+}
+
+static void cosines(const pe_kernels *k)
+{
+    for (pe_elem e = 0; e < PE_ELEM_COUNT; e++) {
+        const uint32_t unit = e == PE_ELEM_B1 ? 8 : 1;
+        for (uint32_t dim = 1; dim <= 130; dim++)
+            check_cosine(k, e, dim * unit);
+        for (size_t i = 0; i < sizeof LARGE / sizeof *LARGE; i++)
+            check_cosine(k, e, LARGE[i] * unit);
+    }
+    /* Norms that overflow f32, and that vanish in it; a zero vector on one side. */
+    float big[20], small[20], zero[20] = {0};
+    for (int i = 0; i < 20; i++) {
+        big[i] = i % 2 ? 3e38f : -2e38f;
+        small[i] = i % 2 ? 3e-40f : -2e-40f;
+    }
+    const pe_cosine_fn cosine = k->cosine[PE_ELEM_F32];
+    if (cosine(big, big, 20) > 1e-6f || cosine(small, small, 20) > 1e-6f ||
+        cosine(big, small, 20) > 1e-4f)
+        fail("cosine of parallel vectors out of f32's range is not 0");
+    if (cosine(big, zero, 20) != 1.0f || cosine(zero, zero, 20) != 1.0f)
+        fail("cosine with a zero vector is not 1");
+}
+
+/* The tile. */
+
+static void check_tile(const pe_kernels *k, size_t nq, size_t nr, uint32_t dim, size_t gap)
+{
+    const size_t stride = dim + gap, ld = nr + gap;
+    arena qs = arena_new((nq * stride) * 4), rows = arena_new((nr * stride) * 4);
+    float *out = malloc((nq * ld + 1) * sizeof *out);
+    if (!out)
+        abort();
+    /* Not even the gap after the last row may be read. */
+    float *q = (float *)(void *)qs.end - ((nq - 1) * stride + dim);
+    float *r = (float *)(void *)rows.end - ((nr - 1) * stride + dim);
+    random_state = dim;
+    for (size_t i = 0; i < (nq - 1) * stride + dim; i++)
+        q[i] = value_of(HEAVY_TAILED, PE_ELEM_F32);
+    for (size_t i = 0; i < (nr - 1) * stride + dim; i++)
+        r[i] = value_of(UNIFORM, PE_ELEM_F32);
+    for (size_t i = 0; i < nq * ld + 1; i++)
+        out[i] = 12345.0f;
+    k->tile_dot_f32(q, stride, nq, r, stride, nr, dim, out, ld);
+    for (size_t i = 0; i < nq; i++) {
+        for (size_t j = 0; j < ld; j++) {
+            const float got = out[i * ld + j];
+            if (j >= nr) {
+                if (got != 12345.0f)
+                    fail("tile %zu x %zu dim %u writes beyond a line", nq, nr, dim);
+                continue;
+            }
+            double size;
+            const double want =
+                exact(PE_OP_DOT, PE_ELEM_F32, q + i * stride, r + j * stride, dim, &size);
+            if (!(fabs((double)got - want) <= error_bound(k, dim, size)))
+                fail("tile %zu x %zu dim %u at %zu, %zu: %.9g, exactly %.17g", nq, nr, dim, i, j,
+                     (double)got, want);
+        }
+    }
+    if (out[nq * ld] != 12345.0f)
+        fail("tile %zu x %zu dim %u writes beyond", nq, nr, dim);
+    free(out);
+    arena_free(&qs);
+    arena_free(&rows);
+}
+
+static void tiles(const pe_kernels *k)
+{
+    for (size_t nq = 1; nq <= 14; nq++)
+        for (size_t nr = 1; nr <= 10; nr++)
+            check_tile(k, nq, nr, 37, nq % 3);
+    for (uint32_t dim = 1; dim <= 70; dim++)
+        check_tile(k, 7, 5, dim, 0);
+    check_tile(k, 8, 300, 784, 0); /* more than one block of rows */
+    check_tile(k, 3, 5, 65535, 1);
+    float none = 12345.0f;
+    k->tile_dot_f32(&none, 1, 0, &none, 1, 1, 1, &none, 1);
+    k->tile_dot_f32(&none, 1, 1, &none, 1, 0, 1, &none, 1);
+    if (none != 12345.0f)
+        fail("an empty tile writes");
+}
+
+/* Conversions. */
+
+static float float_of(uint32_t bits)
+{
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+static uint32_t bits_of(float f)
+{
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    return bits;
+}
+
+/* To nearest, ties to even, by comparing with the two neighbours; slow and plain. */
+static uint16_t nearest_half(float f)
+{
+    const uint32_t bits = bits_of(f);
+    const uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
+    const double a = fabs((double)f);
+    if (isnan(f))
+        return (uint16_t)(sign | 0x7e00 | (bits >> 13 & 0x3ff));
+    if (a >= 65520.0)
+        return (uint16_t)(sign | 0x7c00);
+    uint16_t low = 0, high = 0x7bff; /* the largest half not above a */
+    while (low < high) {
+        const uint16_t mid = (uint16_t)((low + high + 1) / 2);
+        if (half_value(mid) <= a)
+            low = mid;
+        else
+            high = (uint16_t)(mid - 1);
+    }
+    const double below = half_value(low), above = low == 0x7bff ? 65536.0 : half_value(low + 1);
+    if (a - below > above - a || (a - below == above - a && low & 1))
+        low++;
+    return (uint16_t)(sign | low);
+}
+
+static uint16_t nearest_bfloat(float f)
+{
+    const uint32_t bits = bits_of(f), rest = bits & 0xffff, kept = bits >> 16;
+    if (isnan(f))
+        return (uint16_t)(kept | 0x40);
+    return (uint16_t)(kept + (rest > 0x8000 || (rest == 0x8000 && kept & 1)));
+}
+
+static void check_narrow(const pe_kernels *k, const float *x, size_t n)
+{
+    uint16_t half[256], bfloat[256];
+    k->f32_to_f16(x, half, n);
+    k->f32_to_bf16(x, bfloat, n);
+    for (size_t i = 0; i < n; i++) {
+        if (half[i] != nearest_half(x[i]))
+            fail("f32_to_f16 of %08x: %04x, not %04x", bits_of(x[i]), half[i], nearest_half(x[i]));
+        if (bfloat[i] != nearest_bfloat(x[i]))
+            fail("f32_to_bf16 of %08x: %04x, not %04x", bits_of(x[i]), bfloat[i],
+                 nearest_bfloat(x[i]));
+    }
+}
+
+static void conversions(const pe_kernels *k)
+{
+    static uint16_t all[65536];
+    static float wide[65536];
+    for (size_t i = 0; i < 65536; i++)
+        all[i] = (uint16_t)i;
+    k->f16_to_f32(all, wide, 65536);
+    for (size_t i = 0; i < 65536; i++) {
+        const double want = half_value((uint16_t)i);
+        const uint32_t quiet_nan =
+            (uint32_t)(i & 0x8000) << 16 | 0x7fc00000 | (uint32_t)(i & 0x3ff) << 13;
+        if (isnan(want) ? bits_of(wide[i]) != quiet_nan : !same_bits(wide[i], (float)want))
+            fail("f16_to_f32 of %04zx: %08x", i, bits_of(wide[i]));
+    }
+    k->bf16_to_f32(all, wide, 65536);
+    for (size_t i = 0; i < 65536; i++)
+        if (bits_of(wide[i]) != (uint32_t)i << 16)
+            fail("bf16_to_f32 of %04zx: %08x", i, bits_of(wide[i]));
+
+    /* Every half, the point between it and the next, and the floats on either side of both. */
+    float x[256];
+    size_t n = 0;
+    for (uint32_t h = 0; h < 0x7c00; h++) {
+        const float at = (float)half_value((uint16_t)h);
+        const float next = h == 0x7bff ? 65536.0f : (float)half_value((uint16_t)(h + 1));
+        const uint32_t middle = bits_of((at + next) / 2);
+        const uint32_t points[] = {bits_of(at), bits_of(at) + 1, middle - 1, middle, middle + 1};
+        for (size_t i = 0; i < 5; i++) {
+            x[n++] = float_of(points[i] | (h & 1) << 31);
+            if (n == 255) { /* odd, so that tails are met */
+                check_narrow(k, x, n);
+                n = 0;
+            }
+        }
+    }
+    check_narrow(k, x, n);
+    random_state = 5;
+    for (int round = 0; round < 400; round++) {
+        for (n = 0; n < 256; n++)
+            x[n] = float_of((uint32_t)next_random());
+        check_narrow(k, x, 256);
+    }
+    const uint32_t special[] = {0x7f800000, 0xff800000, 0x7f800001, 0xffc00000, 0x7fffffff,
+                                0x00000001, 0x807fffff, 0x7f7fffff, 0xff7fffff, 0x477fefff,
+                                0x477ff000, 0x33000000, 0x33000001, 0x80000000};
+    for (n = 0; n < sizeof special / sizeof *special; n++)
+        x[n] = float_of(special[n]);
+    check_narrow(k, x, n);
+}
+
+/* The quantiser and the scan. */
+
+static void check_encode(const pe_kernels *k, const float *x, size_t n, float lo, float step)
+{
+    int8_t code[300];
+    float back[300];
+    uint32_t clipped = 77, inexact = 77, want_clipped = 0, want_inexact = 0;
+    memset(code, 99, sizeof code);
+    k->encode_i8(x, n, lo, step, code, &clipped, &inexact);
+    for (size_t i = 0; i < n; i++) {
+        volatile float inverse = 1.0f / step, shifted = x[i] - lo, level = shifted * inverse;
+        double rounded = nearbyint((double)level);
+        rounded = rounded < 0 ? 0 : rounded > 255 ? 255 : rounded;
+        volatile float scaled = step * (float)rounded, decoded = lo + scaled;
+        want_clipped += level < -0.5f || level > 255.5f;
+        want_inexact += !same_bits(decoded, x[i]);
+        if (code[i] != (int)rounded - 128)
+            fail("encode_i8 of %.9g (lo %g, step %g): %d, not %d", (double)x[i], (double)lo,
+                 (double)step, code[i], (int)rounded - 128);
+        back[i] = decoded;
+    }
+    if (clipped != want_clipped || inexact != want_inexact)
+        fail("encode_i8 of %zu counts %u clipped, %u inexact, not %u and %u", n, clipped, inexact,
+             want_clipped, want_inexact);
+    if (code[n] != 99)
+        fail("encode_i8 of %zu writes beyond", n);
+    float decoded[300];
+    decoded[n] = 12345.0f;
+    k->decode_i8(code, n, lo, step, decoded);
+    for (size_t i = 0; i < n; i++)
+        if (!same_bits(decoded[i], back[i]))
+            fail("decode_i8 of %d: %.9g, not %.9g", code[i], (double)decoded[i], (double)back[i]);
+    if (decoded[n] != 12345.0f)
+        fail("decode_i8 of %zu writes beyond", n);
+}
+
+static void quantiser(const pe_kernels *k)
+{
+    float x[256];
+    for (size_t n = 0; n <= 130; n++) {
+        arena a = arena_new(n * 4 + 1);
+        float *at = (float *)(void *)a.end - n;
+        random_state = n + 1;
+        for (size_t i = 0; i < n; i++)
+            at[i] = value_of(i % 3 ? UNIFORM : HEAVY_TAILED, PE_ELEM_F32);
+        check_encode(k, at, n, -1.0f, 2.0f / 255);
+        check_encode(k, at, n, -1e30f, 1e28f);
+        arena_free(&a);
+    }
+    for (size_t i = 0; i < 256; i++) /* integers are given back bit for bit */
+        x[i] = (float)i;
+    check_encode(k, x, 256, 0.0f, 1.0f);
+    uint32_t clipped, inexact;
+    int8_t code[256];
+    k->encode_i8(x, 256, 0.0f, 1.0f, code, &clipped, &inexact);
+    if (clipped != 0 || inexact != 0)
+        fail("encode_i8 of 0..255 is not exact");
+    for (size_t i = 0; i < 256; i++) /* ties, and both ends of the range by half a step */
+        x[i] = (float)i - 0.5f;
+    check_encode(k, x, 256, 0.0f, 1.0f);
+    for (size_t i = 0; i < 256; i++)
+        x[i] = (float)i + 0.5f;
+    check_encode(k, x, 256, 0.0f, 1.0f);
+    const float odd[] = {-0.0f, 0.0f, FLT_MAX, -FLT_MAX, FLT_MIN, -0.5f, 255.5f, 0x1p-149f};
+    check_encode(k, odd, 8, 0.0f, 1.0f);
+}
+
+static void scans(const pe_kernels *k)
+{
+    for (size_t n = 0; n <= 130; n++) {
+        arena a = arena_new(n * 4 + 1);
+        float *x = (float *)(void *)a.end - n, min, max, low = INFINITY, high = -INFINITY;
+        random_state = n + 1;
+        for (size_t i = 0; i < n; i++) {
+            x[i] = value_of(HEAVY_TAILED, PE_ELEM_F32) + (n % 2 ? 1000.0f : -1000.0f);
+            low = x[i] < low ? x[i] : low;
+            high = x[i] > high ? x[i] : high;
+        }
+        if (k->scan_f32(x, n, &min, &max) != 0 || min != low || max != high)
+            fail("scan_f32 of %zu: %g to %g, not %g to %g", n, (double)min, (double)max,
+                 (double)low, (double)high);
+        static const uint32_t bad[] = {0x7f800000, 0xff800000, 0x7f800001, 0xffc00000, 0x7fffffff};
+        for (size_t i = 0; i < n; i++) {
+            const float kept = x[i];
+            x[i] = float_of(bad[i % 5]);
+            if (k->scan_f32(x, n, &min, &max) == 0)
+                fail("scan_f32 of %zu does not see %08x at %zu", n, bad[i % 5], i);
+            x[i] = kept;
+        }
+        arena_free(&a);
+    }
+    float x[40], min, max;
+    for (int i = 0; i < 40; i++)
+        x[i] = i % 2 ? -0.0f : 0.0f;
+    if (k->scan_f32(x, 40, &min, &max) != 0 || !same_bits(min, 0.0f) || !same_bits(max, 0.0f))
+        fail("scan_f32 of zeros is not +0 to +0");
+    x[7] = FLT_MAX;
+    x[33] = -FLT_MAX;
+    x[21] = 0x1p-149f;
+    if (k->scan_f32(x, 40, &min, &max) != 0 || min != -FLT_MAX || max != FLT_MAX)
+        fail("scan_f32 does not take FLT_MAX");
+}
+
+const kernels_check KERNELS_CHECKS[] = {
+    {"f32 distances are within their bound", f32_distances},
+    {"f16 distances are within their bound", f16_distances},
+    {"bf16 distances are within their bound", bf16_distances},
+    {"i8 distances are exact", i8_distances},
+    {"b1 distances are exact", b1_distances},
+    {"a sum beyond FLT_MAX is infinite", overflow_is_infinite},
+    {"cosines are within their bound", cosines},
+    {"tiles are within their bound and their lines", tiles},
+    {"conversions round to nearest even", conversions},
+    {"the quantiser gives the same bits at every level", quantiser},
+    {"scans find range, NaN and infinity", scans},
+    {NULL, NULL},
+};
