@@ -124,10 +124,7 @@ def front(points):
     return out[::-1]
 
 
-def qps_at(points, target):
-    """Queries/s at a recall, log-linear between the front's neighbouring points.
-    Below the front's first point an engine cannot get faster: its rate there
-    stands. Above its last it has no answer: None."""
+def _interpolate(points, target):
     f = front(points)
     for i, p in enumerate(f):
         if p["recall"] >= target:
@@ -137,6 +134,19 @@ def qps_at(points, target):
             share = (target - q["recall"]) / (p["recall"] - q["recall"])
             return float(np.exp((1 - share) * np.log(q["qps"]) + share * np.log(p["qps"])))
     return None
+
+
+def qps_at(points, target):
+    """Queries/s at a recall, log-linear between neighbouring points: of the front
+    over all settings, or of one setting where that is more (a point of another
+    setting that lies just under the line between two must not lower it).
+    Below its first point an engine cannot get faster: its rate there stands.
+    Above its last it has no answer: None."""
+    groups = {}
+    for p in points:
+        groups.setdefault(p.get("setting"), []).append(p)
+    rates = [_interpolate(g, target) for g in [points, *groups.values()]]
+    return max((r for r in rates if r), default=None)
 
 
 def load_average():

@@ -37,7 +37,7 @@ typedef struct table {
 /* judged[q * documents + d] is the grade of document d for claim q, 0 = not relevant. */
 typedef struct judgements {
     size_t documents;
-    unsigned char *grade;
+    unsigned char *grade, highest;
 } judgements;
 
 static void fail(const char *format, ...)
@@ -141,7 +141,7 @@ static size_t find_name(const table *t, const char *name)
 /* qrels.tsv: query-id, corpus-id, score, under one line of headings. */
 static judgements read_judgements(const char *folder, const table *claims, const table *titles)
 {
-    judgements j = {titles->n, allocate(claims->n * titles->n, 1)};
+    judgements j = {titles->n, allocate(claims->n * titles->n, 1), 0};
     table t = read_table(folder, "qrels.tsv");
 
     for (size_t i = 1; i < t.n; i++) {
@@ -149,8 +149,10 @@ static judgements read_judgements(const char *folder, const table *claims, const
         if (!tab)
             fail("qrels.tsv, line %zu: no score", i + 1);
         *tab = '\0';
-        size_t claim = find_name(claims, t.name[i]);
-        j.grade[claim * j.documents + find_name(titles, t.rest[i])] = (unsigned char)atoi(tab + 1);
+        size_t claim = find_name(claims, t.name[i]), document = find_name(titles, t.rest[i]);
+        unsigned char grade = (unsigned char)atoi(tab + 1);
+        j.grade[claim * j.documents + document] = grade;
+        j.highest = grade > j.highest ? grade : j.highest;
     }
     free(t.name);
     free(t.rest);
@@ -181,7 +183,7 @@ static double ndcg(const peri_hit *hits, size_t n, const judgements *j)
         size_t place = 0;
         for (size_t i = 0; i < K; i++)
             gain += grade[hits[q * K + i].id] / log2((double)i + 2);
-        for (unsigned g = 255; g; g--)
+        for (unsigned g = j->highest; g; g--)
             for (size_t d = 0; d < j->documents && place < K; d++)
                 if (grade[d] == g)
                     best += g / log2((double)place++ + 2);
