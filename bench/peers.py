@@ -110,14 +110,14 @@ class Perigee:
     name = "perigee"
 
     def __init__(self, data, library):
-        self.data, self.library = data, library
+        self.data, self.library, self.params = data, library, {}
 
     def version(self):
         # The library itself: an index from another build of it proves nothing.
         return hashlib.sha256(Path(self.library.path).read_bytes()).hexdigest()[:12]
 
     def create(self, params):
-        params = dict(params)
+        params = {k: v for k, v in params.items() if k not in SEARCH_ONLY}
         return Index.hnsw(self.library, self.data.dim, self.data.distance, scalar=params.pop("scalar", "f32"),
                           codes=params.pop("codes", "auto"), **params)
 
@@ -135,14 +135,22 @@ class Perigee:
 
     def search(self, ef):
         with Timed() as t:
-            hits = self.index.search(self.data.test, K, effort=ef)
+            hits = self.index.search(self.data.test, K, effort=ef, rerank=self.params.get("rerank", 0))
         return hits["id"].astype(np.int64), t
 
 
-def label(params):
+SEARCH_ONLY = ("rerank",)  # settings that change the query and not the index
+
+
+def label(params, index_only=False):
     """A setting as a name: M16-efc200, and what else a setting says."""
-    rest = [str(v) for k, v in params.items() if k not in ("m", "ef_construction")]
-    return "-".join([f"M{params['m']}", f"efc{params['ef_construction']}"] + rest)
+    parts = [f"M{params['m']}", f"efc{params['ef_construction']}"]
+    for key, value in params.items():
+        if key in ("scalar", "codes"):
+            parts.append(str(value))
+        elif key not in ("m", "ef_construction") and not (index_only and key in SEARCH_ONLY):
+            parts.append(f"{key}{value}")
+    return "-".join(parts)
 
 
 def cached(engine, params, threads=2, build=True):
@@ -150,7 +158,8 @@ def cached(engine, params, threads=2, build=True):
     data = engine.data
     folder = CACHE / f"{data.name}-{data.fingerprint()}"
     folder.mkdir(parents=True, exist_ok=True)
-    stem = f"{engine.name}-{engine.version()}-{label(params)}"
+    stem = f"{engine.name}-{engine.version()}-{label(params, index_only=True)}"
+    engine.params = params
     path, meta = folder / f"{stem}.index", folder / f"{stem}.json"
     if path.exists() and meta.exists():
         engine.load(path)
