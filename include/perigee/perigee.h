@@ -3,4 +3,5 @@
 #define PERI_PERIGEE_H
 #include "perigee/base.h"
 #include "perigee/index.h"
+#include "perigee/io.h"
 #endif

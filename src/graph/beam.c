@@ -1,0 +1,263 @@
+/* Beam search over one layer.
+ *
+ * The pool is one sorted array, keys and nodes apart, not two heaps: at the sizes in use (up to a
+ * few hundred) an insertion is a short memmove. Each step expands the nearest node that was not
+ * expanded: a first pass collects its neighbours that were not seen, a second measures them
+ * through one kernel call that prefetches every line it will need. Seen nodes are one bit each, so
+ * that a million nodes fit the L2 cache; only the words that were set are cleared. */
+#include "graph/graph.h"
+
+#include <math.h>
+
+enum { TOUCHED_ROOM = 8192 };
+
+void pe_beam_init(pe_beam *b, pe_host *host)
+{
+    memset(b, 0, sizeof *b);
+    b->host = host;
+}
+
+void pe_beam_destroy(pe_beam *b)
+{
+    pe_free(b->host, b->key, (b->ef_room + 1) * sizeof *b->key);
+    pe_free(b->host, b->node, (b->ef_room + 1) * sizeof *b->node);
+    pe_free(b->host, b->found, (b->found_room + 1) * sizeof *b->found);
+    pe_free(b->host, b->seen, b->seen_words * sizeof *b->seen);
+    pe_free(b->host, b->touched, TOUCHED_ROOM * sizeof *b->touched);
+    pe_free(b->host, b->next, (PE_DEGREE_MAX + 8) * sizeof *b->next);
+    pe_free(b->host, b->slots, (PE_DEGREE_MAX + 8) * sizeof *b->slots);
+    pe_free(b->host, b->out, (PE_DEGREE_MAX + 8) * sizeof *b->out);
+    memset(b, 0, sizeof *b);
+}
+
+static peri_status replace(pe_host *host, void *ptr_to_ptr, size_t had, size_t want)
+{
+    void *old, *fresh = pe_calloc(host, want);
+    if (!fresh)
+        return PERI_ERR_NOMEM;
+    memcpy(&old, ptr_to_ptr, sizeof old);
+    if (old)
+        pe_free(host, old, had);
+    memcpy(ptr_to_ptr, &fresh, sizeof fresh);
+    return PERI_OK;
+}
+
+peri_status pe_beam_reserve(pe_beam *b, uint32_t limit, size_t ef, size_t want)
+{
+    size_t words = (size_t)limit / 64 + 1;
+    if (!b->out)
+        PE_TRY(replace(b->host, &b->out, 0, (PE_DEGREE_MAX + 8) * sizeof *b->out));
+    if (!b->slots)
+        PE_TRY(replace(b->host, &b->slots, 0, (PE_DEGREE_MAX + 8) * sizeof *b->slots));
+    if (!b->touched)
+        PE_TRY(replace(b->host, &b->touched, 0, TOUCHED_ROOM * sizeof *b->touched));
+    if (!b->next)
+        PE_TRY(replace(b->host, &b->next, 0, (PE_DEGREE_MAX + 8) * sizeof *b->next));
+    if (words > b->seen_words) {
+        words += words / 8;
+        PE_TRY(replace(b->host, &b->seen, b->seen_words * 8, words * 8));
+        b->seen_words = words;
+    }
+    if (ef > b->ef_room) {
+        size_t had = b->key ? (b->ef_room + 1) * sizeof *b->key : 0;
+        size_t bytes = (ef + 1) * sizeof *b->key;
+        PE_TRY(replace(b->host, &b->key, had, bytes));
+        peri_status status = replace(b->host, &b->node, had, bytes);
+        if (status != PERI_OK) {
+            pe_free(b->host, b->key, bytes);
+            pe_free(b->host, b->node, had);
+            b->key = NULL;
+            b->node = NULL;
+            b->ef_room = 0;
+            return status;
+        }
+        b->ef_room = ef;
+    }
+    if (want > b->found_room) {
+        size_t had = b->found ? (b->found_room + 1) * sizeof *b->found : 0;
+        PE_TRY(replace(b->host, &b->found, had, (want + 1) * sizeof *b->found));
+        b->found_room = want;
+    }
+    return PERI_OK;
+}
+
+static void clear_seen(pe_beam *b, uint32_t limit)
+{
+    if (b->n_touched <= TOUCHED_ROOM)
+        for (size_t i = 0; i < b->n_touched; i++)
+            b->seen[b->touched[i]] = 0;
+    else
+        memset(b->seen, 0, ((size_t)limit / 64 + 1) * sizeof *b->seen);
+    b->n_touched = 0;
+}
+
+/* 1 when the node was seen before; marks it. */
+static inline int see(pe_beam *b, uint32_t node)
+{
+    uint64_t bit = (uint64_t)1 << (node % 64), word = b->seen[node / 64];
+    if (word & bit)
+        return 1;
+    if (word == 0) {
+        if (b->n_touched < TOUCHED_ROOM)
+            b->touched[b->n_touched] = node / 64;
+        b->n_touched++;
+    }
+    b->seen[node / 64] = word | bit;
+    return 0;
+}
+
+/* First position whose key is beyond `key`. */
+static inline size_t pool_position(const float *d, size_t n, float key)
+{
+    const float *base = d;
+    while (n > 1) {
+        size_t half = n / 2;
+        base += base[half - 1] <= key ? half : 0;
+        n -= half;
+    }
+    return (size_t)(base - d) + (n == 1 && *base <= key);
+}
+
+/* Insert unless too far; returns the position, or SIZE_MAX. */
+static inline size_t pool_insert(pe_beam *b, size_t ef, float key, uint32_t node)
+{
+    if (b->n == ef && !(key < b->key[ef - 1]))
+        return SIZE_MAX;
+    size_t at = pool_position(b->key, b->n, key);
+    size_t move = b->n - at - (b->n == ef);
+    memmove(b->key + at + 1, b->key + at, move * sizeof *b->key);
+    memmove(b->node + at + 1, b->node + at, move * sizeof *b->node);
+    b->key[at] = key;
+    b->node[at] = node;
+    b->n += b->n < ef;
+    return at;
+}
+
+static void offer(pe_beam *b, const pe_beam_query *q, uint32_t slot, float key)
+{
+    pe_cand c = {key, slot};
+    if (b->n_found == q->want && !pe_cand_before(c, b->found[q->want - 1]))
+        return;
+    if (!q->accept(q->accept_ctx, slot))
+        return;
+    size_t lo = 0, hi = b->n_found;
+    while (lo < hi) {
+        size_t mid = (lo + hi) / 2;
+        if (pe_cand_before(b->found[mid], c))
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    size_t move = b->n_found - lo - (b->n_found == q->want);
+    memmove(b->found + lo + 1, b->found + lo, move * sizeof *b->found);
+    b->found[lo] = c;
+    b->n_found += b->n_found < q->want;
+}
+
+/* Measure nodes b->next[0..m) and offer them to the pool; returns the best position taken. */
+static inline size_t measure(pe_beam *b, const pe_beam_query *q, size_t m, size_t best)
+{
+    const pe_layer *l = q->layer;
+    const uint32_t *slots = b->next;
+    if (l->head) {
+        for (size_t i = 0; i < m; i++)
+            b->slots[i] = pe_layer_slot(l, b->next[i]);
+        slots = b->slots;
+    }
+    pe_view_keys(q->view, q->point, slots, m, b->out);
+    b->visits += m;
+    for (size_t i = 0; i < m; i++) {
+        size_t at = pool_insert(b, q->ef, b->out[i], b->next[i]);
+        if (at < best) {
+            best = at;
+            __builtin_prefetch(pe_layer_links(l, b->next[i]));
+        }
+        if (q->accept)
+            offer(b, q, slots[i], b->out[i]);
+    }
+    return best;
+}
+
+/* Collect the unseen neighbours of a node; a row equal to this one needs no measuring. */
+static inline size_t expand(pe_beam *b, const pe_beam_query *q, uint32_t node, float key,
+                            size_t *best)
+{
+    const pe_layer *l = q->layer;
+    const pe_link *links = pe_layer_links(l, node);
+    size_t m = 0;
+    for (uint32_t i = 0; i < l->degree; i++) {
+        uint32_t to = pe_link_get(&links[i]);
+        if (to == PE_NIL)
+            break;
+        uint32_t other = to & ~PE_SAME;
+        if (other >= q->limit || see(b, other))
+            continue;
+        if (to & PE_SAME) {
+            size_t at = pool_insert(b, q->ef, key, other);
+            if (at < *best)
+                *best = at;
+            if (q->accept)
+                offer(b, q, other, key);
+            continue;
+        }
+        b->next[m++] = other;
+    }
+    return m;
+}
+
+peri_status pe_beam_search(pe_beam *b, const pe_beam_query *q)
+{
+    PE_TRY(pe_beam_reserve(b, q->limit, q->ef, q->accept ? q->want : 0));
+    b->n = b->n_found = 0;
+    size_t m = 0;
+    for (size_t i = 0; i < q->n_entries && m < PE_DEGREE_MAX; i++)
+        if (q->entries[i] < q->limit && !see(b, q->entries[i]))
+            b->next[m++] = q->entries[i];
+    measure(b, q, m, SIZE_MAX);
+    for (size_t cur = 0; cur < b->n;) {
+        if (q->slack > 0 && b->n == q->ef && b->key[cur] > q->slack * b->key[b->n - 1])
+            break;
+        uint32_t node = b->node[cur];
+        float key = b->key[cur];
+        b->node[cur] = node | PE_EXPANDED;
+        while (cur < b->n && (b->node[cur] & PE_EXPANDED))
+            cur++;
+        if (cur < b->n)
+            __builtin_prefetch(pe_layer_links(q->layer, b->node[cur]));
+        size_t best = cur;
+        m = expand(b, q, node, key, &best);
+        if (m)
+            best = measure(b, q, m, best);
+        cur = best < cur ? best : cur;
+        while (cur < b->n && (b->node[cur] & PE_EXPANDED))
+            cur++;
+    }
+    clear_seen(b, q->limit);
+    for (size_t i = 0; i < b->n; i++)
+        b->node[i] &= ~PE_EXPANDED;
+    return PERI_OK;
+}
+
+uint32_t pe_beam_greedy(pe_beam *b, const pe_layer *l, uint32_t slot_limit, const pe_view *view,
+                        const pe_point *point, uint32_t node, float *key)
+{
+    uint32_t slots[PE_DEGREE_MAX], links[PE_DEGREE_MAX];
+    float out[PE_DEGREE_MAX];
+    for (;;) {
+        size_t n = pe_layer_copy(l, node, links), m = 0;
+        for (size_t i = 0; i < n; i++)
+            if ((slots[m] = pe_layer_slot(l, links[i])) < slot_limit)
+                links[m++] = links[i];
+        pe_view_keys(view, point, slots, m, out);
+        b->visits += m;
+        uint32_t best = node;
+        for (size_t i = 0; i < m; i++)
+            if (out[i] < *key) {
+                *key = out[i];
+                best = links[i];
+            }
+        if (best == node)
+            return node;
+        node = best;
+    }
+}

@@ -1,0 +1,328 @@
+/* Insertion: one row, or a batch by a team.
+ *
+ * Each worker takes the next row, finds its neighbours by beam search from the top, chooses among
+ * them, writes its own list and then adds itself to theirs. Lists are guarded by striped spin
+ * locks, one held at a time; layers above the dense one by a mutex, since one row in m meets them.
+ */
+#include "hnsw/hnsw.h"
+#include "base/rng.h"
+
+#include <math.h>
+
+uint32_t hnsw_level_of(const hnsw *h, uint64_t draw)
+{
+    pe_rng r = {h->seed ^ pe_mix64(draw + 1)};
+    uint32_t level = (uint32_t)(-log(pe_rng_unit(&r)) / log((double)h->m));
+    return level > HNSW_TOP_LEVEL ? HNSW_TOP_LEVEL : level;
+}
+
+pe_view hnsw_build_view(const peri_index *ix)
+{
+    const pe_codes *codes = pe_rows_codes(&ix->rows);
+    return codes ? pe_rows_code_view(&ix->rows, codes) : pe_rows_view(&ix->rows);
+}
+
+pe_pruner hnsw_pruner(const peri_index *ix, const pe_view *view, hnsw_worker *w, unsigned level)
+{
+    const hnsw *h = hnsw_of(ix);
+    return (pe_pruner){&ix->rows, &h->layer[level], view, hnsw_alpha_key(h), w->scratch,
+                       w->chosen};
+}
+
+static size_t worker_bytes(const peri_index *ix)
+{
+    return (size_t)ix->space.dim * sizeof(float);
+}
+
+void hnsw_free_workers(peri_index *ix)
+{
+    hnsw *h = hnsw_of(ix);
+    for (unsigned i = 0; i < h->n_workers; i++) {
+        hnsw_worker *w = &h->workers[i];
+        pe_beam_destroy(&w->beam);
+        pe_free(&ix->host, w->scratch, worker_bytes(ix));
+        pe_free(&ix->host, w->chosen, PE_DEGREE_MAX * sizeof *w->chosen);
+        pe_free(&ix->host, w->cands, (h->ef_construction + 1) * sizeof *w->cands);
+        pe_free(&ix->host, w->picked, PE_DEGREE_MAX * sizeof *w->picked);
+    }
+    pe_free(&ix->host, h->workers, h->n_workers * sizeof *h->workers);
+    h->workers = NULL;
+    h->n_workers = 0;
+}
+
+peri_status hnsw_make_workers(peri_index *ix, unsigned n)
+{
+    hnsw *h = hnsw_of(ix);
+    if (n <= h->n_workers)
+        return PERI_OK;
+    hnsw_free_workers(ix);
+    h->workers = pe_calloc(&ix->host, n * sizeof *h->workers);
+    if (!h->workers)
+        return PERI_ERR_NOMEM;
+    h->n_workers = n;
+    for (unsigned i = 0; i < n; i++) {
+        hnsw_worker *w = &h->workers[i];
+        pe_beam_init(&w->beam, &ix->host);
+        w->scratch = pe_alloc(&ix->host, worker_bytes(ix));
+        w->chosen = pe_alloc(&ix->host, PE_DEGREE_MAX * sizeof *w->chosen);
+        w->cands = pe_alloc(&ix->host, (h->ef_construction + 1) * sizeof *w->cands);
+        w->picked = pe_alloc(&ix->host, PE_DEGREE_MAX * sizeof *w->picked);
+        if (!w->scratch || !w->chosen || !w->cands || !w->picked) {
+            hnsw_free_workers(ix);
+            return PERI_ERR_NOMEM;
+        }
+    }
+    return PERI_OK;
+}
+
+peri_status hnsw_reserve(peri_index *ix, size_t slots, size_t rows, int exact, unsigned workers)
+{
+    hnsw *h = hnsw_of(ix);
+    size_t want[HNSW_LEVELS] = {0};
+    PE_TRY(hnsw_make_workers(ix, workers));
+    PE_TRY(pe_layer_reserve(&h->layer[0], &ix->epoch, slots, exact));
+    PE_TRY(pe_array_reserve(&h->gone, &ix->epoch, (slots + 63) / 64, exact));
+    for (size_t i = 0; i < rows; i++)
+        for (uint32_t l = hnsw_level_of(h, h->drawn + i); l > 0; l--)
+            want[l]++;
+    for (unsigned l = 1; l < HNSW_LEVELS; l++)
+        PE_TRY(pe_layer_reserve(&h->layer[l], &ix->epoch, h->layer[l].count + want[l], exact));
+    for (unsigned i = 0; i < workers; i++)
+        PE_TRY(pe_beam_reserve(&h->workers[i].beam, (uint32_t)h->layer[0].nodes.capacity,
+                               h->ef_construction, 0));
+    return PERI_OK;
+}
+
+enum { TRAIN_ROWS = 1024 };
+
+/* Codes are trained when a batch comes that can teach them, or once enough rows came one by one;
+ * until then traversal reads the rows. */
+peri_status hnsw_before(peri_index *ix, const float *rows, size_t n, pe_progress *progress)
+{
+    hnsw *h = hnsw_of(ix);
+    if (h->codes == PERI_CODES_NONE || atomic_load(&ix->rows.codes))
+        return PERI_OK;
+    uint32_t count = pe_slots_count(&ix->slots);
+    if (n >= TRAIN_ROWS)
+        return pe_rows_train(&ix->rows, rows, n, count, progress);
+    if (count >= TRAIN_ROWS)
+        return pe_rows_train(&ix->rows, NULL, 0, count, progress);
+    return PERI_OK;
+}
+
+uint32_t hnsw_descend(const hnsw *h, pe_beam *b, const pe_view *view, const pe_point *p,
+                      uint32_t slot_limit, uint64_t entry, unsigned level, float *key)
+{
+    uint32_t node = (uint32_t)entry;
+    unsigned at = (unsigned)(entry >> 32);
+    *key = pe_view_key(view, p, pe_layer_slot(&h->layer[at], node));
+    for (; at > level; at--) {
+        node = pe_beam_greedy(b, &h->layer[at], slot_limit, view, p, node, key);
+        node = pe_layer_down(&h->layer[at], node);
+    }
+    return node;
+}
+
+/* ---- one row ---- */
+
+/* Copy the pool out as candidates, without the row itself and hidden ones: nothing new links to a
+ * row that is waiting to be freed. Rows of this very batch are hidden too, but new. */
+static size_t take_candidates(const peri_index *ix, hnsw_worker *w, const pe_layer *l,
+                              uint32_t self)
+{
+    const hnsw *h = hnsw_of(ix);
+    size_t n = 0;
+    for (size_t i = 0; i < w->beam.n; i++) {
+        uint32_t node = w->beam.node[i];
+        if (node != self && !(h->n_dead && hnsw_is_gone(h, pe_layer_slot(l, node))))
+            w->cands[n++] = (pe_cand){w->beam.key[i], node};
+    }
+    return n;
+}
+
+/* A node whose row equals this one, bit for bit, among the nearest; PE_NIL when none. */
+static uint32_t find_same(const peri_index *ix, const hnsw_worker *w, uint32_t slot, size_t n)
+{
+    const unsigned char *row = pe_array_at(&ix->rows.rows, slot);
+    for (size_t i = 0; i < n && i < 4; i++)
+        if (memcmp(row, pe_array_at(&ix->rows.rows, w->cands[i].slot), ix->rows.rows.stride) == 0)
+            return w->cands[i].slot;
+    return PE_NIL;
+}
+
+/* Write a new node's own list; others may have linked to it by now and added themselves. */
+static void write_links(const pe_pruner *p, pe_locks *locks, uint32_t node, const uint32_t *picked,
+                        size_t n)
+{
+    pe_link *links = pe_layer_links(p->layer, node);
+    uint32_t had[PE_DEGREE_MAX];
+    pe_lock(locks, node);
+    size_t n_had = pe_layer_copy(p->layer, node, had), used = n;
+    for (size_t i = 0; i < n_had && used < p->layer->degree; i++) {
+        size_t j = 0;
+        while (j < n && picked[j] != had[i])
+            j++;
+        if (j == n)
+            pe_link_set(&links[used++], had[i]);
+    }
+    for (size_t i = 0; i < n; i++)
+        pe_link_set(&links[i], picked[i]);
+    pe_unlock(locks, node);
+}
+
+/* Link a node into its layer: its own list first, then the way back. */
+static void link_node(const pe_pruner *p, pe_locks *locks, uint32_t node, const pe_cand *cands,
+                      size_t n_cands, const uint32_t *picked, size_t n)
+{
+    write_links(p, locks, node, picked, n);
+    for (size_t i = 0, c = 0; i < n; i++) {
+        while (c < n_cands && cands[c].slot != picked[i])
+            c++;
+        pe_link_add(p, locks, picked[i], node, cands[c].d);
+    }
+}
+
+/* An empty list for a slot that may have been another row's. */
+static void clear_list(const pe_layer *l, uint32_t node)
+{
+    pe_link *links = pe_layer_links(l, node);
+    for (uint32_t i = 0; i < l->degree; i++)
+        pe_link_set(&links[i], PE_NIL);
+}
+
+/* The layers above the dense one, under their mutex: search downwards, link upwards. */
+static void insert_upper(peri_index *ix, hnsw_worker *w, const pe_view *view, const pe_point *p,
+                         uint32_t slot, uint32_t level)
+{
+    hnsw *h = hnsw_of(ix);
+    uint64_t entry = hnsw_entry(h);
+    uint32_t limit = atomic_load_explicit(&ix->slots.readable, memory_order_acquire);
+    uint32_t down = slot;
+    for (uint32_t l = 1; l <= level; l++) {
+        pe_layer *layer = &h->layer[l];
+        int fresh = h->n_spare[l] == 0;
+        uint32_t node = fresh ? layer->count : h->spare[l][--h->n_spare[l]];
+        if (!fresh)
+            clear_list(layer, node);
+        pe_link *words = (pe_link *)pe_array_at(&layer->nodes, node);
+        pe_link_set(&words[0], slot);
+        pe_link_set(&words[1], down);
+        if (entry != HNSW_NO_ENTRY && l <= entry >> 32) {
+            float key;
+            uint32_t from = hnsw_descend(h, &w->beam, view, p, limit, entry, l, &key);
+            pe_beam_query q = {.layer = layer,
+                               .limit = layer->count,
+                               .view = view,
+                               .point = p,
+                               .ef = h->ef_construction / 2 + 1,
+                               .entries = &from,
+                               .n_entries = 1};
+            /* Room was reserved for a larger layer. */
+            (void)pe_beam_search(&w->beam, &q);
+            pe_pruner prune = hnsw_pruner(ix, view, w, l);
+            size_t n = take_candidates(ix, w, layer, node);
+            size_t kept = pe_prune(&prune, w->cands, n, h->m, w->picked);
+            if (fresh)
+                atomic_store_explicit(&layer->count, node + 1, memory_order_release);
+            link_node(&prune, &h->locks, node, w->cands, n, w->picked, kept);
+        } else if (fresh) {
+            atomic_store_explicit(&layer->count, node + 1, memory_order_release);
+        }
+        down = node;
+    }
+    if (entry == HNSW_NO_ENTRY || level > entry >> 32)
+        atomic_store_explicit(&h->entry, (uint64_t)level << 32 | down, memory_order_release);
+}
+
+int hnsw_link_dense(peri_index *ix, hnsw_worker *w, const pe_view *view, const pe_point *p,
+                    uint32_t slot)
+{
+    hnsw *h = hnsw_of(ix);
+    uint32_t limit = atomic_load_explicit(&ix->slots.readable, memory_order_acquire);
+    float key;
+    uint32_t from = hnsw_descend(h, &w->beam, view, p, limit, hnsw_entry(h), 0, &key);
+    pe_beam_query q = {.layer = &h->layer[0],
+                       .limit = limit,
+                       .view = view,
+                       .point = p,
+                       .ef = h->ef_construction,
+                       .entries = &from,
+                       .n_entries = 1};
+    (void)pe_beam_search(&w->beam, &q); /* room was reserved: it cannot fail */
+    size_t n = take_candidates(ix, w, &h->layer[0], slot);
+    uint32_t same = find_same(ix, w, slot, n);
+    if (same != PE_NIL) {
+        pe_link_same(&h->layer[0], &h->locks, same, slot);
+        return 0;
+    }
+    pe_pruner prune = hnsw_pruner(ix, view, w, 0);
+    size_t kept = pe_prune(&prune, w->cands, n, h->m_max, w->picked);
+    link_node(&prune, &h->locks, slot, w->cands, n, w->picked, kept);
+    return 1;
+}
+
+static void insert_one(peri_index *ix, hnsw_worker *w, uint32_t slot, uint32_t level)
+{
+    hnsw *h = hnsw_of(ix);
+    pe_view view = hnsw_build_view(ix);
+    float *row = w->scratch;
+    pe_point p = pe_view_point(&ix->rows, &view, slot, row);
+    uint64_t entry = hnsw_entry(h);
+    if (entry == HNSW_NO_ENTRY) {
+        pthread_mutex_lock(&h->upper);
+        entry = hnsw_entry(h);
+        if (entry == HNSW_NO_ENTRY)
+            insert_upper(ix, w, &view, &p, slot, level);
+        pthread_mutex_unlock(&h->upper);
+        if (entry == HNSW_NO_ENTRY)
+            return;
+    }
+    if (hnsw_link_dense(ix, w, &view, &p, slot) == 0)
+        return; /* reached through the row that it equals */
+    if (level > 0) {
+        pthread_mutex_lock(&h->upper);
+        insert_upper(ix, w, &view, &p, slot, level);
+        pthread_mutex_unlock(&h->upper);
+    }
+}
+
+/* ---- a batch ---- */
+
+typedef struct batch {
+    peri_index *ix;
+    const uint32_t *slots;
+    size_t n;
+    _Atomic size_t next, finished;
+    uint64_t first_draw;
+    pe_progress *progress;
+} batch;
+
+static void insert_worker(void *ctx, unsigned worker)
+{
+    batch *b = ctx;
+    hnsw *h = hnsw_of(b->ix);
+    while (!atomic_load_explicit(&b->progress->cancelled, memory_order_relaxed)) {
+        size_t i = atomic_fetch_add(&b->next, 1);
+        if (i >= b->n)
+            return;
+        insert_one(b->ix, &h->workers[worker], b->slots[i], hnsw_level_of(h, b->first_draw + i));
+        atomic_fetch_add(&b->finished, 1);
+        pe_progress_add(b->progress, worker, 1);
+    }
+}
+
+peri_status hnsw_insert(peri_index *ix, const uint32_t *slots, size_t n, pe_progress *progress,
+                        unsigned workers, size_t *done)
+{
+    hnsw *h = hnsw_of(ix);
+    batch b = {ix, slots, n, 0, 0, h->drawn, progress};
+    for (size_t i = 0; i < n; i++)
+        clear_list(&h->layer[0], slots[i]);
+    if (n == 1)
+        workers = 1;
+    pe_team_run(workers, insert_worker, &b);
+    /* Rows are taken in order and each one taken is finished: what is in is a prefix. */
+    *done = b.finished;
+    h->drawn += *done;
+    return PERI_OK;
+}

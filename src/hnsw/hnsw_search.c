@@ -1,0 +1,80 @@
+#include "hnsw/hnsw.h"
+
+static void destroy_beam(void *kind)
+{
+    pe_beam *b = kind;
+    pe_host *host = b->host;
+    pe_beam_destroy(b);
+    pe_free(host, b, sizeof *b);
+}
+
+static int accept_slot(const void *ctx, uint32_t slot)
+{
+    return pe_accept_slot(ctx, slot);
+}
+
+static pe_beam *beam_of(pe_scratch *s)
+{
+    if (!s->kind) {
+        pe_beam *b = pe_calloc(s->host, sizeof *b);
+        if (!b)
+            return NULL;
+        pe_beam_init(b, s->host);
+        s->kind = b;
+        s->kind_destroy = destroy_beam;
+    }
+    return s->kind;
+}
+
+/* With a filter the pool must be wide enough to meet `effort` allowed rows; beyond this many the
+ * handle's exact scan is cheaper. */
+enum { WIDEST = 16384 };
+
+static size_t pool_size(const pe_search *s)
+{
+    size_t ef = s->effort > s->want ? s->effort : s->want;
+    if (s->accept && s->share < 1) {
+        double wide = (double)ef / (s->share > 1e-6 ? s->share : 1e-6);
+        ef = wide > WIDEST ? WIDEST : (size_t)wide;
+    }
+    return ef > s->limit ? s->limit : ef;
+}
+
+peri_status hnsw_search(pe_search *s)
+{
+    const peri_index *ix = s->ix;
+    const hnsw *h = hnsw_of(ix);
+    s->n = 0;
+    uint64_t entry = hnsw_entry(h);
+    if (entry == HNSW_NO_ENTRY || s->limit == 0)
+        return PERI_OK;
+    s->by_code = s->query->codes != NULL;
+    pe_view view = s->by_code ? pe_rows_code_view(&ix->rows, s->query->codes)
+                              : pe_rows_view(&ix->rows);
+    const pe_point *point = s->by_code ? &s->query->code : &s->query->row;
+    pe_beam *b = beam_of(s->scratch);
+    if (!b)
+        return PERI_ERR_NOMEM;
+    float key;
+    uint32_t from = hnsw_descend(h, b, &view, point, s->limit, entry, 0, &key);
+    pe_beam_query q = {.layer = &h->layer[0],
+                       .limit = s->limit,
+                       .view = &view,
+                       .point = point,
+                       .ef = pool_size(s),
+                       .accept = s->accept ? accept_slot : NULL,
+                       .accept_ctx = s->accept,
+                       .want = s->want,
+                       .entries = &from,
+                       .n_entries = 1};
+    PE_TRY(pe_beam_search(b, &q));
+    if (s->accept) {
+        s->n = b->n_found;
+        memcpy(s->scratch->cands, b->found, s->n * sizeof *b->found);
+        return PERI_OK;
+    }
+    s->n = b->n < s->want ? b->n : s->want;
+    for (size_t i = 0; i < s->n; i++)
+        s->scratch->cands[i] = (pe_cand){b->key[i], b->node[i]};
+    return PERI_OK;
+}

@@ -1,0 +1,177 @@
+/* The curve behind target_recall: recall@10 by effort, measured on the index's own rows.
+ *
+ * A stored row as query would flatter: its links lead straight to its neighbours. So each sampled
+ * row is moved in a random direction by half the distance to its tenth neighbour, which puts the
+ * query between rows, where real queries are, and the true answer is found exactly. */
+#include "index/index.h"
+#include "base/rng.h"
+
+#include <math.h>
+
+enum { SAMPLES = 200, AT = 10, LOWEST_ROWS = 1000 };
+
+static const uint32_t efforts[] = {10, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320, 448, 640};
+enum { EFFORTS = sizeof efforts / sizeof *efforts };
+
+typedef struct run {
+    peri_index *ix;
+    uint32_t *slots;
+    size_t n;
+    float *room; /* two rows a worker */
+    _Atomic size_t next;
+    _Atomic uint64_t found[EFFORTS];
+    _Atomic uint64_t wanted;
+    pe_first_error error;
+    pe_progress *progress;
+} run;
+
+/* A query beside the row of a slot. */
+static void beside(const peri_index *ix, uint32_t slot, float reach, float *query, float *noise)
+{
+    uint32_t dim = ix->space.dim;
+    pe_rng rng = {pe_mix64(slot)};
+    double norm2 = 0;
+    for (uint32_t i = 0; i < dim; i++) {
+        /* Near enough to normal: the sum of four uniform numbers. */
+        double u = pe_rng_unit(&rng) + pe_rng_unit(&rng) + pe_rng_unit(&rng) + pe_rng_unit(&rng);
+        noise[i] = (float)(u - 2);
+        norm2 += (double)noise[i] * noise[i];
+    }
+    pe_rows_get(&ix->rows, slot, query, 0);
+    float scale = norm2 > 0 ? reach / (float)sqrt(norm2) : 0;
+    for (uint32_t i = 0; i < dim; i++)
+        query[i] += scale * noise[i];
+}
+
+/* Distance over which to move a query, from the distances of its neighbours. */
+static float half_way(const peri_index *ix, const peri_hit *hits, size_t n)
+{
+    if (n == 0)
+        return 0;
+    float d = hits[n - 1].distance;
+    if (ix->space.metric == PERI_METRIC_COSINE)
+        d = sqrtf(2 * (d > 0 ? d : 0));
+    else if (ix->space.metric == PERI_METRIC_IP)
+        d = fabsf(d - hits[0].distance) > 0 ? sqrtf(fabsf(d - hits[0].distance)) : 0;
+    return d / 2;
+}
+
+static peri_status exact(const peri_index *ix, pe_scratch *scratch, const float *row, uint64_t *ids,
+                         size_t *n, float *reach)
+{
+    float norm;
+    pe_prepared prepared;
+    peri_hit hits[AT + 1];
+    pe_accept accept = {&ix->slots, NULL, NULL, NULL};
+    PE_TRY(pe_rows_check(&ix->rows, row, "sample", 0, &norm));
+    pe_rows_prepare(&ix->rows, row, norm, scratch->query, &prepared);
+    PE_TRY(pe_scratch_cands(scratch, AT + 2));
+    pe_search s = {.ix = ix, .scratch = scratch, .query = &prepared, .want = AT + (reach != NULL),
+                   .accept = &accept, .share = 1, .max_key = INFINITY};
+    s.limit = pe_slots_count(&ix->slots);
+    PE_TRY(pe_exact_search(&s));
+    for (size_t i = 0; i < s.n; i++) {
+        uint32_t slot = scratch->cands[i].slot;
+        hits[i].distance = pe_rows_distance(&ix->space, scratch->cands[i].d);
+        ids[i] = pe_slots_id(&ix->slots, slot);
+    }
+    *n = s.n;
+    if (reach)
+        *reach = half_way(ix, hits, s.n);
+    return PERI_OK;
+}
+
+static peri_status measure(run *r, pe_scratch *scratch, uint32_t slot, float *query, float *noise)
+{
+    const peri_index *ix = r->ix;
+    uint64_t truth[AT + 1];
+    peri_hit hits[AT];
+    size_t n, n_hits;
+    float reach;
+    pe_rows_get(&ix->rows, slot, query, 0);
+    PE_TRY(exact(ix, scratch, query, truth, &n, &reach));
+    beside(ix, slot, reach, query, noise);
+    PE_TRY(exact(ix, scratch, query, truth, &n, NULL));
+    peri_query q;
+    peri_query_init(&q, AT);
+    for (size_t e = 0; e < EFFORTS; e++) {
+        uint64_t found = 0;
+        PE_TRY(pe_index_search_inside(ix, scratch, query, &q, efforts[e], hits, &n_hits));
+        for (size_t i = 0; i < n_hits; i++)
+            for (size_t j = 0; j < n; j++)
+                found += hits[i].id == truth[j];
+        atomic_fetch_add(&r->found[e], found);
+    }
+    atomic_fetch_add(&r->wanted, n);
+    return PERI_OK;
+}
+
+static void worker_main(void *ctx, unsigned worker)
+{
+    run *r = ctx;
+    uint32_t dim = r->ix->space.dim;
+    float *query = r->room + (size_t)worker * 2 * dim;
+    while (!r->error.failed) {
+        size_t i = atomic_fetch_add(&r->next, 1);
+        if (i >= r->n)
+            return;
+        pe_reader *place;
+        pe_scratch *scratch;
+        peri_status status = pe_index_enter(r->ix, &place, &scratch);
+        if (status == PERI_OK) {
+            status = measure(r, scratch, r->slots[i], query, query + dim);
+            pe_epoch_exit(place);
+        }
+        /* A sample whose query is not to be had (it overflows, say) counts for nothing. */
+        if (status == PERI_ERR_NOMEM || status == PERI_ERR_CORRUPT)
+            pe_first_error_set(&r->error, status);
+        if (pe_progress_add(r->progress, worker, 1))
+            return;
+    }
+}
+
+static peri_status publish(run *r)
+{
+    pe_curve *curve = pe_calloc(&r->ix->host, sizeof *curve);
+    if (!curve)
+        return PERI_ERR_NOMEM;
+    float best = 0;
+    for (size_t e = 0; e < EFFORTS; e++) {
+        float recall = (float)((double)r->found[e] / (double)r->wanted);
+        best = recall > best ? recall : best; /* rises with effort but for noise */
+        curve->effort[e] = efforts[e];
+        curve->recall[e] = best;
+        curve->n++;
+    }
+    pe_curve *old = atomic_exchange(&r->ix->curve, curve);
+    if (old)
+        pe_epoch_retire_memory(&r->ix->epoch, old, sizeof *old);
+    return PERI_OK;
+}
+
+peri_status pe_index_calibrate(peri_index *ix, pe_progress *progress, unsigned workers)
+{
+    uint32_t count = pe_slots_count(&ix->slots), live = pe_slots_live(&ix->slots);
+    uint32_t slots[SAMPLES];
+    size_t n = 0;
+    if (live < LOWEST_ROWS)
+        return PERI_OK; /* too few rows to tell: such an index is scanned in no time */
+    PE_TRY(pe_epoch_reserve(&ix->epoch, 1));
+    pe_rng rng = {0x5eed};
+    for (size_t tries = 0; n < SAMPLES && tries < 64 * SAMPLES; tries++) {
+        uint32_t slot = pe_rng_below(&rng, count);
+        if (!pe_slots_dead(&ix->slots, slot))
+            slots[n++] = slot;
+    }
+    size_t bytes = (size_t)workers * 2 * ix->space.dim * sizeof(float);
+    run r = {.ix = ix, .slots = slots, .n = n, .progress = progress};
+    r.room = pe_alloc(&ix->host, bytes);
+    if (!r.room)
+        return PERI_ERR_NOMEM;
+    pe_progress_phase(progress, "calibrate", n);
+    pe_team_run(workers, worker_main, &r);
+    pe_free(&ix->host, r.room, bytes);
+    PE_TRY(pe_first_error_get(&r.error));
+    PE_TRY(pe_progress_end(progress));
+    return r.wanted ? publish(&r) : PERI_OK;
+}

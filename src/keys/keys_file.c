@@ -1,0 +1,148 @@
+/* The section of a file that holds keys, and the proof of the tables. */
+#include "base/checked.h"
+#include "keys/keys_parts.h"
+#include "persist/bytes.h"
+
+#include <stdio.h>
+
+enum { FILE_HEAD = 16, FILE_RECORD_HEAD = 10 };
+
+static void total_up(const pe_keys *k, const pe_key_view *v, uint64_t *count, uint64_t *bytes)
+{
+    *count = *bytes = 0;
+    for (size_t place = 0; pe_keys_next_record(k, v, &place);) {
+        const pe_key_record *r = pe_key_at(v, place);
+        *count += !r->dead;
+        *bytes += r->dead ? 0 : r->size;
+        place += pe_key_record_size(r->size);
+    }
+}
+
+peri_status pe_keys_save(const pe_keys *k, pe_segw *w)
+{
+    const pe_key_view *v = pe_keys_view(k);
+    unsigned char head[FILE_HEAD];
+    uint64_t count, bytes;
+    total_up(k, v, &count, &bytes);
+    pe_put_le64(head, count);
+    pe_put_le64(head + 8, bytes);
+    PE_TRY(pe_segw_begin(w, PE_KEYS_SECTION, 0));
+    PE_TRY(pe_segw_put(w, head, sizeof head));
+    for (size_t place = 0; pe_keys_next_record(k, v, &place);) {
+        const pe_key_record *r = pe_key_at(v, place);
+        if (!r->dead) {
+            pe_put_le64(head, pe_key_id(r));
+            pe_put_le16(head + 8, r->size);
+            PE_TRY(pe_segw_put(w, head, FILE_RECORD_HEAD));
+            PE_TRY(pe_segw_put(w, r->key, r->size));
+        }
+        place += pe_key_record_size(r->size);
+    }
+    return pe_segw_end(w);
+}
+
+/* Read one record at *at and show it. bytes: what is left of the keys' total, which the arena was
+ * made for. */
+static peri_status read_record(pe_keys *k, pe_segr *r, const pe_section *s, uint64_t *at,
+                               uint64_t *bytes)
+{
+    pe_key_view *v = pe_keys_view(k);
+    unsigned char head[FILE_RECORD_HEAD];
+    size_t place;
+    PE_TRY(pe_segr_read(r, s, *at, head, sizeof head));
+    uint64_t id = pe_get_le64(head);
+    size_t size = pe_get_le16(head + 8);
+    if (size == 0 || size > *bytes)
+        return pe_segr_fault(r, s, *at, "a key of %zu bytes, %llu are left", size,
+                             (unsigned long long)*bytes);
+    pe_key_record *record = pe_keys_append(k, v, id, size, &place);
+    PE_TRY(pe_segr_read(r, s, *at + FILE_RECORD_HEAD, record->key, size));
+    if (pe_keys_by_id(v, id, NULL, NULL) ||
+        pe_keys_by_key(k, v, (peri_slice){record->key, size}, NULL, NULL))
+        return pe_segr_fault(r, s, *at, "key or id %llu stands twice", (unsigned long long)id);
+    pe_keys_show(k, v, record, place);
+    *at += FILE_RECORD_HEAD + size;
+    *bytes -= size;
+    return PERI_OK;
+}
+
+static peri_status read_keys(pe_keys *k, pe_segr *r, const pe_section *s)
+{
+    unsigned char head[FILE_HEAD];
+    PE_TRY(pe_segr_read(r, s, 0, head, sizeof head));
+    uint64_t count = pe_get_le64(head), bytes = pe_get_le64(head + 8), left = s->size - FILE_HEAD;
+    if (count > left / (FILE_RECORD_HEAD + 1) || bytes != left - count * FILE_RECORD_HEAD)
+        return pe_segr_fault(r, s, 0, "%llu keys of %llu bytes in all do not fit it",
+                             (unsigned long long)count, (unsigned long long)bytes);
+    PE_TRY(pe_segr_verify(r, s)); /* before memory is taken for what it says */
+    PE_TRY(pe_keys_reserve(k, (size_t)count, (size_t)bytes));
+    uint64_t at = FILE_HEAD;
+    for (uint64_t i = 0; i < count; i++)
+        PE_TRY(read_record(k, r, s, &at, &bytes));
+    if (bytes != 0)
+        return pe_segr_fault(r, s, at, "%llu bytes that belong to no key",
+                             (unsigned long long)bytes);
+    return PERI_OK;
+}
+
+peri_status pe_keys_open(pe_keys **out, pe_host *host, pe_epoch *epoch, pe_segr *r)
+{
+    PE_TRY(pe_keys_create(out, host, epoch));
+    const pe_section *s = pe_segr_find(r, PE_KEYS_SECTION);
+    if (!s)
+        return PERI_OK;
+    peri_status status = read_keys(*out, r, s);
+    if (status != PERI_OK) {
+        pe_keys_destroy(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
+/* ---- the proof ---- */
+
+static void fault(uint64_t *n_faults, const char *what, size_t place)
+{
+    if (++*n_faults == 1)
+        pe_fail(PERI_ERR_CORRUPT, "keys: %s (record at %zu)", what, place);
+}
+
+static size_t slots_in_use(const pe_key_table *t)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < t->capacity; i++)
+        n += atomic_load_explicit(&t->slots[i], memory_order_relaxed) >= PE_SLOT_FIRST;
+    return n;
+}
+
+peri_status pe_keys_check(const pe_keys *k, uint64_t *n_faults)
+{
+    const pe_key_view *v = pe_keys_view(k);
+    size_t live = 0, dead = 0, where;
+    *n_faults = 0;
+    for (size_t place = 0; pe_keys_next_record(k, v, &place);) {
+        const pe_key_record *r = pe_key_at(v, place);
+        size_t whole = pe_key_record_size(r->size);
+        if (whole > k->used - place || (place & v->arena.mask) + whole > v->arena.mask + 1u) {
+            fault(n_faults, "a record leaves its chunk", place);
+            return PERI_OK;
+        }
+        live += !r->dead;
+        dead += r->dead ? whole : 0;
+        if (!r->dead &&
+            (!pe_keys_by_key(k, v, (peri_slice){r->key, r->size}, &where, NULL) || where != place))
+            fault(n_faults, "a key is not found, or another in its place", place);
+        if (!r->dead && (!pe_keys_by_id(v, pe_key_id(r), &where, NULL) || where != place))
+            fault(n_faults, "an id is not found, or another in its place", place);
+        place += whole;
+    }
+    /* All live records are found, each at its own place: with the numbers equal, no slot points
+     * anywhere else. */
+    const pe_key_table *by_key = atomic_load_explicit(&v->by_key, memory_order_acquire);
+    const pe_key_table *by_id = atomic_load_explicit(&v->by_id, memory_order_acquire);
+    if (slots_in_use(by_key) != live || slots_in_use(by_id) != live || pe_keys_count(k) != live)
+        fault(n_faults, "the tables hold more than the live keys", 0);
+    if (dead != k->dead)
+        fault(n_faults, "the dead bytes are miscounted", 0);
+    return PERI_OK;
+}
