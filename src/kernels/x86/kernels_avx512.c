@@ -44,7 +44,7 @@ PE_INLINE vf load_f32(const void *p, size_t i)
 
 PE_INLINE vf tail_f32(const void *p, size_t i, size_t n)
 {
-    return _mm512_maskz_loadu_ps(low16(n), (const float *)p + i);
+    return _mm512_maskz_loadu_ps(low16(n), touched((const float *)p + i));
 }
 
 PE_INLINE __m256i load_16bit(const void *p, size_t i)
@@ -54,7 +54,7 @@ PE_INLINE __m256i load_16bit(const void *p, size_t i)
 
 PE_INLINE __m256i tail_16bit(const void *p, size_t i, size_t n)
 {
-    return _mm256_maskz_loadu_epi16(low16(n), (const uint16_t *)p + i);
+    return _mm256_maskz_loadu_epi16(low16(n), touched((const uint16_t *)p + i));
 }
 
 PE_INLINE vf from_bf16(__m256i x)
@@ -116,7 +116,7 @@ PE_INLINE __m512i load_i8(const void *p, size_t i)
 
 PE_INLINE __m512i tail_i8(const void *p, size_t i, size_t n)
 {
-    return _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(low32(n), (const int8_t *)p + i));
+    return _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(low32(n), touched((const int8_t *)p + i)));
 }
 
 PE_INLINE __m512i l2_i8_part(__m512i a, __m512i q, __m512i r)
@@ -196,8 +196,9 @@ static float cosine_i8(const void *q, const void *row, uint32_t dim)
 {
     __m512i qr = vi_zero(), qq = vi_zero(), rr = vi_zero();
     for (size_t i = 0; i < dim; i += 32) {
-        const size_t n = dim - i < 32 ? dim - i : 32;
-        const __m512i a = tail_i8(q, i, n), b = tail_i8(row, i, n);
+        const size_t n = dim - i;
+        const __m512i a = n < 32 ? tail_i8(q, i, n) : load_i8(q, i);
+        const __m512i b = n < 32 ? tail_i8(row, i, n) : load_i8(row, i);
         qr = vi_add(qr, _mm512_madd_epi16(a, b));
         qq = vi_add(qq, _mm512_madd_epi16(a, a));
         rr = vi_add(rr, _mm512_madd_epi16(b, b));
