@@ -127,12 +127,8 @@ static peri_status hdf5_write(peri_matrix *m, size_t n, const void *raw)
     return status;
 }
 
-/* A refused write may have left rows beyond the last that counts. */
 static peri_status end_dataset(peri_matrix *m, pe_hdf5 *h)
 {
-    hsize_t extent[2] = {m->info.rows, m->info.dim};
-    if (h->extent > m->info.rows && H5Dset_extent(h->set, extent) < 0)
-        return pe_hdf5_fail(PERI_ERR_IO, m, "cut the dataset");
     herr_t closed = H5Dclose(h->set);
     H5Tclose(h->type);
     h->set = h->type = -1;

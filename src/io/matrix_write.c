@@ -49,11 +49,13 @@ static peri_status check_target(const peri_matrix *m)
 {
     pe_file there;
     uint64_t size;
-    if (pe_file_open(&there, m->host.files, m->path, O_RDONLY | O_NONBLOCK) != PERI_OK)
-        return PERI_OK; /* not there, or not readable: the rename will tell */
-    peri_status status = pe_file_size(&there, &size);
-    (void)pe_file_close(&there);
-    return status;
+    peri_status status = pe_file_open(&there, m->host.files, m->path, O_RDONLY | O_NONBLOCK);
+    if (status == PERI_ERR_NOT_FOUND)
+        return PERI_OK;
+    PE_TRY(status);
+    status = pe_file_size(&there, &size);
+    peri_status closed = pe_file_close(&there);
+    return status == PERI_OK ? closed : status;
 }
 
 static peri_status open_temp(peri_matrix *m)
@@ -143,45 +145,71 @@ static peri_status check_writable(const peri_matrix *m)
     return PERI_OK;
 }
 
-/* One of floats and ids is NULL. A value that does not fit leaves the matrix as it was: rows are
- * placed by info.rows, and what stands beyond is written over or cut off. */
-static peri_status write_rows(peri_matrix *m, size_t n, const float *floats, const uint64_t *ids)
+/* Rows to be written; one of floats and ids is NULL. */
+typedef struct batch {
+    const float *floats;
+    const uint64_t *ids;
+} batch;
+
+/* Convert rows [row, row + n) of the batch into the block. */
+static peri_status fill_block(peri_matrix *m, const batch *b, size_t row, size_t n)
+{
+    size_t values = n * m->info.dim, at = row * m->info.dim;
+    size_t done = b->floats
+                      ? pe_element_from_float(m->info.element, b->floats + at, values, m->block)
+                      : pe_element_from_ids(m->info.element, b->ids + at, values, m->block);
+    if (done == values)
+        return PERI_OK;
+    char text[32];
+    pe_element_print(b->floats ? PERI_ELEMENT_F32 : PERI_ELEMENT_U64,
+                     b->floats ? (const void *)(b->floats + at) : b->ids + at, done, text);
+    return pe_fail(PERI_ERR_ARG, "%s: row %llu, column %zu is %s, which %s cannot hold", m->path,
+                   (unsigned long long)(m->info.rows + row + done / m->info.dim),
+                   done % m->info.dim, text, peri_matrix_element_name(m->info.element));
+}
+
+/* A value that does not fit must be found before the first block is written: files are not cut. */
+static peri_status check_values(peri_matrix *m, const batch *b, size_t n)
+{
+    if (n <= m->block_rows || m->info.element == PERI_ELEMENT_F32)
+        return PERI_OK;
+    for (size_t row = 0, part; row < n; row += part) {
+        part = n - row < m->block_rows ? n - row : m->block_rows;
+        PE_TRY(fill_block(m, b, row, part));
+    }
+    return PERI_OK;
+}
+
+static peri_status write_rows(peri_matrix *m, size_t n, const batch *b)
 {
     PE_TRY(check_writable(m));
-    if (n && !floats && !ids)
+    if (n && !b->floats && !b->ids)
         return pe_fail(PERI_ERR_ARG, "rows is NULL");
-    uint64_t start = m->info.rows, room = (m->planned ? m->planned : SIZE_MAX / 32) - start;
+    uint64_t room = (m->planned ? m->planned : SIZE_MAX / 32) - m->info.rows;
     if (n > room || n > SIZE_MAX / 32 / m->row_bytes)
         return pe_fail(PERI_ERR_FULL, "%s: %zu rows after %llu, there is room for %llu", m->path, n,
-                       (unsigned long long)start, (unsigned long long)room);
-    for (size_t row = 0; row < n;) {
-        size_t rows = n - row < m->block_rows ? n - row : m->block_rows;
-        size_t values = rows * m->info.dim, at = row * m->info.dim;
-        size_t done = floats ? pe_element_from_float(m->info.element, floats + at, values, m->block)
-                             : pe_element_from_ids(m->info.element, ids + at, values, m->block);
-        if (done != values) {
-            char text[32];
-            pe_element_print(floats ? PERI_ELEMENT_F32 : PERI_ELEMENT_U64,
-                             floats ? (const void *)(floats + at) : ids + at, done, text);
-            m->info.rows = start;
-            return pe_fail(PERI_ERR_ARG, "%s: row %llu, column %zu is %s, which %s cannot hold",
-                           m->path, (unsigned long long)(start + row + done / m->info.dim),
-                           done % m->info.dim, text, peri_matrix_element_name(m->info.element));
-        }
-        peri_status status = m->ops->write(m, rows, m->block);
+                       (unsigned long long)m->info.rows, (unsigned long long)room);
+    PE_TRY(check_values(m, b, n));
+    uint64_t start = m->info.rows;
+    while (m->info.rows - start < n) {
+        size_t row = (size_t)(m->info.rows - start);
+        size_t part = n - row < m->block_rows ? n - row : m->block_rows;
+        batch rest = {b->floats ? b->floats + row * m->info.dim : NULL,
+                      b->ids ? b->ids + row * m->info.dim : NULL};
+        PE_TRY(fill_block(m, &rest, 0, part)); /* fails at the first block or not at all */
+        peri_status status = m->ops->write(m, part, m->block);
         if (status != PERI_OK) {
             m->state = PE_MATRIX_POISONED;
             return status;
         }
-        m->info.rows += rows;
-        row += rows;
+        m->info.rows += part;
     }
     return PERI_OK;
 }
 
 peri_status peri_matrix_write(peri_matrix *m, size_t n, const float *rows)
 {
-    return write_rows(m, n, rows, NULL);
+    return write_rows(m, n, &(batch){rows, NULL});
 }
 
 peri_status peri_matrix_write_ids(peri_matrix *m, size_t n, const uint64_t *ids)
@@ -189,7 +217,7 @@ peri_status peri_matrix_write_ids(peri_matrix *m, size_t n, const uint64_t *ids)
     if (m && !m->info.integer)
         return pe_fail(PERI_ERR_ARG, "%s: elements are %s, expected an integer type", m->path,
                        peri_matrix_element_name(m->info.element));
-    return write_rows(m, n, NULL, ids);
+    return write_rows(m, n, &(batch){NULL, ids});
 }
 
 static peri_status check_complete(const peri_matrix *m)
