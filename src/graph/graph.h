@@ -136,6 +136,10 @@ typedef struct pe_locks {
 void pe_lock(pe_locks *l, uint32_t node);
 void pe_unlock(pe_locks *l, uint32_t node);
 
+/* Put `to` at the end of the list, unpruned; where there is no room, instead of the farthest link if
+ * `replace`. Returns 1 when the link stands there afterwards. */
+int pe_link_force(const pe_layer *l, pe_locks *locks, uint32_t node, uint32_t to, int replace);
+
 /* Give `node` the link `to`, pruning its list when full. */
 void pe_link_add(const pe_pruner *p, pe_locks *locks, uint32_t node, uint32_t to, float key);
 

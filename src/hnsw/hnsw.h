@@ -72,8 +72,8 @@ static inline float hnsw_alpha_key(const hnsw *h)
 
 void hnsw_init_layers(peri_index *ix);
 
-/* Was this slot removed and not freed yet? Unlike the slot directory's hidden bit it is not set for
- * the rows of a batch that is being inserted. For the writer. */
+/* Was this slot removed, and not used again since? Unlike the slot directory's hidden bit this is not
+ * set for the rows of a batch that is being inserted. For the writer. */
 static inline int hnsw_is_gone(const hnsw *h, uint32_t slot)
 {
     return (int)(*(const uint64_t *)(const void *)pe_array_at(&h->gone, slot / 64) >> slot % 64 &
@@ -93,7 +93,10 @@ void hnsw_free_workers(peri_index *ix);
 int hnsw_link_dense(peri_index *ix, hnsw_worker *w, const pe_view *view, const pe_point *p,
                     uint32_t slot);
 /* Mark what the dense layer reaches from the entry: one bit a slot, room given. */
-peri_status hnsw_reach(const peri_index *ix, uint64_t *reached);
+peri_status hnsw_reach(const peri_index *ix, uint32_t count, uint64_t *reached);
+/* Link nodes below `count` that a walk from the entry does not reach to where a search for them
+ * ends, until there are none. Errors: ERR_NOMEM. */
+peri_status hnsw_connect(peri_index *ix, uint32_t count);
 
 /* Descend from the top to `level`; returns the node there, its key in *key. */
 uint32_t hnsw_descend(const hnsw *h, pe_beam *b, const pe_view *view, const pe_point *p,

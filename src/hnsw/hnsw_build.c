@@ -93,7 +93,7 @@ peri_status hnsw_reserve(peri_index *ix, size_t slots, size_t rows, int exact, u
     return PERI_OK;
 }
 
-enum { TRAIN_ROWS = 1024 };
+enum { TRAIN_ROWS = 1024, CONNECT_ROWS = 1024 };
 
 /* Codes are trained when a batch comes that can teach them, or once enough rows came one by one;
  * until then traversal reads the rows. */
@@ -180,6 +180,9 @@ static void link_node(const pe_pruner *p, pe_locks *locks, uint32_t node, const 
             c++;
         pe_link_add(p, locks, picked[i], node, cands[c].d);
     }
+    /* Its neighbours may all have pruned it away again: the nearest keeps it while it has room. */
+    if (n)
+        pe_link_force(p->layer, locks, picked[0], node, 0);
 }
 
 /* An empty list for a slot that may have been another row's. */
@@ -316,13 +319,19 @@ peri_status hnsw_insert(peri_index *ix, const uint32_t *slots, size_t n, pe_prog
 {
     hnsw *h = hnsw_of(ix);
     batch b = {ix, slots, n, 0, 0, h->drawn, progress};
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
         clear_list(&h->layer[0], slots[i]);
+        hnsw_set_gone(h, slots[i], 0);
+    }
     if (n == 1)
         workers = 1;
     pe_team_run(workers, insert_worker, &b);
     /* Rows are taken in order and each one taken is finished: what is in is a prefix. */
     *done = b.finished;
     h->drawn += *done;
+    /* A batch that makes up a good part of the index pays for a look at all of it. */
+    uint32_t count = slots[n - 1] + 1;
+    if (n >= CONNECT_ROWS && n >= count / 8)
+        PE_TRY(hnsw_connect(ix, count));
     return PERI_OK;
 }

@@ -102,6 +102,10 @@ static size_t collect(repair *r, uint32_t *same)
                    pe_array_at(&r->ix->rows.rows, r->node), stride) == 0)
             r->lost_twin = 1;
     }
+    /* The next of the chain may also be a neighbour's neighbour: one link is enough. */
+    for (size_t i = 0; i < r->n; i++)
+        if (r->cand[i] == *same)
+            r->cand[i--] = r->cand[--r->n];
     return removed;
 }
 
@@ -198,10 +202,8 @@ static peri_status end_sweep(peri_index *ix, hnsw *h)
 {
     h->sweep_layer = -1;
     PE_TRY(pe_epoch_reserve(&ix->epoch, h->n_sweeping));
-    for (size_t i = 0; i < h->n_sweeping; i++) {
-        hnsw_set_gone(h, h->dead[i], 0);
+    for (size_t i = 0; i < h->n_sweeping; i++)
         pe_slots_release(&ix->slots, h->dead[i]);
-    }
     h->n_dead -= h->n_sweeping;
     memmove(h->dead, h->dead + h->n_sweeping, h->n_dead * sizeof *h->dead);
     h->n_sweeping = 0;
@@ -286,36 +288,6 @@ static peri_status finish_sweeps(peri_index *ix, pe_progress *progress)
     return pe_progress_end(progress);
 }
 
-/* Link rows that a walk from the entry does not reach to where a search for them ends. */
-static peri_status connect(peri_index *ix, pe_progress *progress)
-{
-    hnsw *h = hnsw_of(ix);
-    uint32_t count = pe_slots_count(&ix->slots);
-    size_t words = (size_t)count / 64 + 1;
-    if (hnsw_entry(h) == HNSW_NO_ENTRY)
-        return PERI_OK;
-    uint64_t *reached = pe_calloc(&ix->host, words * sizeof *reached);
-    if (!reached)
-        return PERI_ERR_NOMEM;
-    peri_status status = hnsw_reach(ix, reached);
-    hnsw_worker *w = &h->workers[0];
-    if (status == PERI_OK)
-        status = pe_beam_reserve(&w->beam, (uint32_t)h->layer[0].nodes.capacity,
-                                 h->ef_construction, 0);
-    pe_view view = hnsw_build_view(ix);
-    pe_progress_phase(progress, "connect", count);
-    for (uint32_t slot = 0; slot < count && status == PERI_OK; slot++) {
-        if ((reached[slot / 64] >> slot % 64 & 1) || pe_slots_dead(&ix->slots, slot))
-            continue;
-        pe_point p = pe_view_point(&ix->rows, &view, slot, w->scratch);
-        (void)hnsw_link_dense(ix, w, &view, &p, slot);
-        if (pe_progress_add(progress, 0, 1))
-            break;
-    }
-    pe_free(&ix->host, reached, words * sizeof *reached);
-    return status == PERI_OK ? pe_progress_end(progress) : status;
-}
-
 /* Codes whose range has cut off more than one row in a hundred are trained again. */
 static peri_status retrain(peri_index *ix, pe_progress *progress)
 {
@@ -331,5 +303,5 @@ peri_status hnsw_maintain(peri_index *ix, pe_progress *progress, unsigned worker
     (void)workers;
     PE_TRY(finish_sweeps(ix, progress));
     PE_TRY(retrain(ix, progress));
-    return connect(ix, progress);
+    return hnsw_connect(ix, pe_slots_count(&ix->slots));
 }

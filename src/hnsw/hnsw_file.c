@@ -107,7 +107,7 @@ static peri_status read_head(peri_index *ix, pe_segr *r, uint32_t counts[HNSW_LE
 {
     hnsw *h = hnsw_of(ix);
     uint8_t b[HEAD_SIZE];
-    const pe_section *s;
+    const pe_section *s = NULL;
     PE_TRY(pe_index_section(r, TAG_HNSW, HEAD_SIZE, &s));
     PE_TRY(pe_segr_read(r, s, 0, b, sizeof b));
     h->m = pe_get_le32(b + 0);
@@ -182,7 +182,7 @@ static peri_status load_upper(peri_index *ix, pe_segr *r, const uint32_t counts[
     hnsw *h = hnsw_of(ix);
     uint64_t nodes = 0, at = 0;
     size_t stride = h->layer[1].nodes.stride;
-    const pe_section *s;
+    const pe_section *s = NULL;
     for (unsigned l = 1; l < HNSW_LEVELS; l++)
         nodes += counts[l];
     PE_TRY(pe_index_section(r, TAG_LNKU, nodes * stride, &s)); /* bounds every count */

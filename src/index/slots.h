@@ -38,6 +38,7 @@ typedef struct pe_slots {
     _Atomic(pe_idmap *) map; /* NULL while direct */
     uint32_t *free;          /* stack */
     size_t n_free, free_room;
+    _Atomic uint32_t spare; /* n_free, for readers */
     _Atomic uint64_t next_id; /* above every id seen */
 } pe_slots;
 
