@@ -64,6 +64,11 @@ static int parse(build *b, int argc, char **argv)
         return done;
     if (!b->out)
         return cli_usage("build", "--output is missing: where does the index go?");
+    if (b->kind == 1 &&
+        (b->codes || b->m || b->m_max || b->ef_construction || b->alpha > 0 || b->seed))
+        return cli_usage("build",
+                         "--codes, --m, --m-max, --ef-construction, --alpha and --seed are "
+                         "for --kind hnsw");
     if (b->m && b->m_max && b->m_max < b->m)
         return cli_usage("build", "--m-max is %llu, expected at least --m, which is %llu",
                          (unsigned long long)b->m_max, (unsigned long long)b->m);
