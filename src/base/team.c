@@ -43,6 +43,23 @@ void pe_team_run(unsigned threads, pe_team_fn fn, void *ctx)
         pthread_join(members[i].thread, NULL);
 }
 
+void pe_first_error_set(pe_first_error *e, peri_status status)
+{
+    if (status == PERI_OK || atomic_exchange(&e->taken, 1))
+        return;
+    e->status = status;
+    pe_detail_copy(e->detail);
+    atomic_store(&e->failed, 1);
+}
+
+peri_status pe_first_error_get(const pe_first_error *e)
+{
+    if (!e->failed)
+        return PERI_OK;
+    pe_detail_set(e->detail);
+    return e->status;
+}
+
 static uint64_t now_ns(void)
 {
     struct timespec t;

@@ -21,6 +21,18 @@ unsigned pe_team_size(uint32_t asked);
  * Threads that cannot be made are done without: fn must share out its work dynamically. */
 void pe_team_run(unsigned threads, pe_team_fn fn, void *ctx);
 
+/* The first error among the workers of a team, with its detail, for the caller. */
+typedef struct pe_first_error {
+    _Atomic int failed; /* workers look at it and stop */
+    _Atomic int taken;
+    peri_status status;
+    char detail[PE_DETAIL_SIZE];
+} pe_first_error;
+/* Keep status and this thread's detail unless another worker was first; PERI_OK is ignored. */
+void pe_first_error_set(pe_first_error *e, peri_status status);
+/* After the team: the error, its detail now this thread's. */
+peri_status pe_first_error_get(const pe_first_error *e);
+
 /* Progress of one call: any worker adds, worker 0 reports; a non-zero answer of the callback
  * sets `cancelled`, which workers look at. */
 typedef struct pe_progress {

@@ -53,7 +53,7 @@ static peri_status init(peri_index *ix, const void *config)
     h->sweep_layer = -1;
     PE_TRY(read_config(h, &ix->space, config));
     hnsw_init_layers(ix);
-    return PERI_OK;
+    return hnsw_make_workers(ix, 1);
 }
 
 void hnsw_init_layers(peri_index *ix)
@@ -62,6 +62,7 @@ void hnsw_init_layers(peri_index *ix)
     pe_layer_init(&h->layer[0], &ix->host, h->m_max, 0);
     for (unsigned l = 1; l < HNSW_LEVELS; l++)
         pe_layer_init(&h->layer[l], &ix->host, h->m, PE_LAYER_HEAD);
+    pe_array_init(&h->gone, &ix->host, sizeof(uint64_t));
 }
 
 static void destroy(peri_index *ix)
@@ -71,6 +72,10 @@ static void destroy(peri_index *ix)
         if (h->layer[l].nodes.host)
             pe_layer_destroy(&h->layer[l]);
     hnsw_free_workers(ix);
+    if (h->gone.host)
+        pe_array_destroy(&h->gone);
+    for (unsigned l = 0; l < HNSW_LEVELS; l++)
+        pe_free(&ix->host, h->spare[l], h->spare_room[l] * sizeof *h->spare[l]);
     pe_free(&ix->host, h->dead, h->dead_room * sizeof *h->dead);
     pthread_mutex_destroy(&h->upper);
 }

@@ -6,7 +6,8 @@
  *  H2. A node of layer L > 0 knows its slot and its node at layer L - 1 (layer 1: the slot).
  *  H3. A node is linked from the dense layer upwards: whoever meets it above finds it linked below.
  *  H4. The entry is a node of the top layer, stored after the arrays that hold it have grown.
- *  H5. A dead slot is released only after a sweep over all layers that began after its removal
+ *  H5. A node above the dense layer whose slot is PE_NIL is spare: nothing links to it.
+ *  H6. A dead slot is released only after a sweep over all layers that began after its removal
  *      found every link to it replaced.
  *
  * The draw of a row's level depends on the seed and on how many rows were inserted before it, so
@@ -42,12 +43,16 @@ typedef struct hnsw {
     pthread_mutex_t upper;  /* inserts into the layers above the dense one */
     hnsw_worker *workers;
     unsigned n_workers;
-    /* deletes: see hnsw_delete.c */
-    uint32_t *dead;         /* slots to release, oldest first */
-    size_t n_dead, dead_room;
-    size_t n_sweeping;      /* of these, the ones that the sweep under way began after */
-    int sweep_layer;        /* -1 = none under way */
+    /* Removed slots: the first n_sweeping, sorted, are those that the sweep under way will free.
+     * See hnsw_delete.c. */
+    pe_array gone; /* one bit a slot */
+    uint32_t *dead;
+    size_t n_dead, dead_room, n_sweeping;
+    int sweep_layer;      /* -1 = no sweep under way */
+    int sweep_freeing;    /* its second pass: give back nodes above the dense layer */
     uint32_t sweep_node;
+    uint32_t *spare[HNSW_LEVELS]; /* nodes of upper layers to use again */
+    size_t n_spare[HNSW_LEVELS], spare_room[HNSW_LEVELS];
 } hnsw;
 
 extern const pe_kind hnsw_kind;
@@ -67,12 +72,28 @@ static inline float hnsw_alpha_key(const hnsw *h)
 
 void hnsw_init_layers(peri_index *ix);
 
+/* Was this slot removed and not freed yet? Unlike the slot directory's hidden bit it is not set for
+ * the rows of a batch that is being inserted. For the writer. */
+static inline int hnsw_is_gone(const hnsw *h, uint32_t slot)
+{
+    return (int)(*(const uint64_t *)(const void *)pe_array_at(&h->gone, slot / 64) >> slot % 64 &
+                 1);
+}
+void hnsw_set_gone(hnsw *h, uint32_t slot, int gone);
+
 /* The view that builds traverse: codes where there are any. */
 pe_view hnsw_build_view(const peri_index *ix);
 pe_pruner hnsw_pruner(const peri_index *ix, const pe_view *view, hnsw_worker *w, unsigned level);
 uint32_t hnsw_level_of(const hnsw *h, uint64_t draw);
 peri_status hnsw_make_workers(peri_index *ix, unsigned n);
 void hnsw_free_workers(peri_index *ix);
+
+/* Search for the neighbours of a slot that is no node yet, or no longer reached, and link it into
+ * the dense layer. Returns 0 when it was hung in a chain of equal rows. */
+int hnsw_link_dense(peri_index *ix, hnsw_worker *w, const pe_view *view, const pe_point *p,
+                    uint32_t slot);
+/* Mark what the dense layer reaches from the entry: one bit a slot, room given. */
+peri_status hnsw_reach(const peri_index *ix, uint64_t *reached);
 
 /* Descend from the top to `level`; returns the node there, its key in *key. */
 uint32_t hnsw_descend(const hnsw *h, pe_beam *b, const pe_view *view, const pe_point *p,
@@ -87,6 +108,6 @@ peri_status hnsw_search(pe_search *s);
 peri_status hnsw_maintain(peri_index *ix, pe_progress *progress, unsigned workers);
 peri_status hnsw_save(const peri_index *ix, pe_segw *w, const uint32_t *renumber, uint32_t count);
 peri_status hnsw_open(peri_index *ix, pe_segr *r, int map, int writable);
-uint64_t hnsw_check(const peri_index *ix, pe_progress *progress);
+peri_status hnsw_check(const peri_index *ix, pe_progress *progress, uint64_t *faults);
 
 #endif

@@ -81,6 +81,7 @@ peri_status hnsw_reserve(peri_index *ix, size_t slots, size_t rows, int exact, u
     size_t want[HNSW_LEVELS] = {0};
     PE_TRY(hnsw_make_workers(ix, workers));
     PE_TRY(pe_layer_reserve(&h->layer[0], &ix->epoch, slots, exact));
+    PE_TRY(pe_array_reserve(&h->gone, &ix->epoch, (slots + 63) / 64, exact));
     for (size_t i = 0; i < rows; i++)
         for (uint32_t l = hnsw_level_of(h, h->drawn + i); l > 0; l--)
             want[l]++;
@@ -124,13 +125,18 @@ uint32_t hnsw_descend(const hnsw *h, pe_beam *b, const pe_view *view, const pe_p
 
 /* ---- one row ---- */
 
-/* Copy the pool out as candidates, without the row itself. */
-static size_t take_candidates(hnsw_worker *w, uint32_t self)
+/* Copy the pool out as candidates, without the row itself and hidden ones: nothing new links to a
+ * row that is waiting to be freed. Rows of this very batch are hidden too, but new. */
+static size_t take_candidates(const peri_index *ix, hnsw_worker *w, const pe_layer *l,
+                              uint32_t self)
 {
+    const hnsw *h = hnsw_of(ix);
     size_t n = 0;
-    for (size_t i = 0; i < w->beam.n; i++)
-        if (w->beam.node[i] != self)
-            w->cands[n++] = (pe_cand){w->beam.key[i], w->beam.node[i]};
+    for (size_t i = 0; i < w->beam.n; i++) {
+        uint32_t node = w->beam.node[i];
+        if (node != self && !(h->n_dead && hnsw_is_gone(h, pe_layer_slot(l, node))))
+            w->cands[n++] = (pe_cand){w->beam.key[i], node};
+    }
     return n;
 }
 
@@ -176,6 +182,14 @@ static void link_node(const pe_pruner *p, pe_locks *locks, uint32_t node, const 
     }
 }
 
+/* An empty list for a slot that may have been another row's. */
+static void clear_list(const pe_layer *l, uint32_t node)
+{
+    pe_link *links = pe_layer_links(l, node);
+    for (uint32_t i = 0; i < l->degree; i++)
+        pe_link_set(&links[i], PE_NIL);
+}
+
 /* The layers above the dense one, under their mutex: search downwards, link upwards. */
 static void insert_upper(peri_index *ix, hnsw_worker *w, const pe_view *view, const pe_point *p,
                          uint32_t slot, uint32_t level)
@@ -186,7 +200,10 @@ static void insert_upper(peri_index *ix, hnsw_worker *w, const pe_view *view, co
     uint32_t down = slot;
     for (uint32_t l = 1; l <= level; l++) {
         pe_layer *layer = &h->layer[l];
-        uint32_t node = layer->count;
+        int fresh = h->n_spare[l] == 0;
+        uint32_t node = fresh ? layer->count : h->spare[l][--h->n_spare[l]];
+        if (!fresh)
+            clear_list(layer, node);
         pe_link *words = (pe_link *)pe_array_at(&layer->nodes, node);
         pe_link_set(&words[0], slot);
         pe_link_set(&words[1], down);
@@ -203,17 +220,45 @@ static void insert_upper(peri_index *ix, hnsw_worker *w, const pe_view *view, co
             /* Room was reserved for a larger layer. */
             (void)pe_beam_search(&w->beam, &q);
             pe_pruner prune = hnsw_pruner(ix, view, w, l);
-            size_t n = take_candidates(w, node);
+            size_t n = take_candidates(ix, w, layer, node);
             size_t kept = pe_prune(&prune, w->cands, n, h->m, w->picked);
-            atomic_store_explicit(&layer->count, node + 1, memory_order_release);
+            if (fresh)
+                atomic_store_explicit(&layer->count, node + 1, memory_order_release);
             link_node(&prune, &h->locks, node, w->cands, n, w->picked, kept);
-        } else {
+        } else if (fresh) {
             atomic_store_explicit(&layer->count, node + 1, memory_order_release);
         }
         down = node;
     }
     if (entry == HNSW_NO_ENTRY || level > entry >> 32)
         atomic_store_explicit(&h->entry, (uint64_t)level << 32 | down, memory_order_release);
+}
+
+int hnsw_link_dense(peri_index *ix, hnsw_worker *w, const pe_view *view, const pe_point *p,
+                    uint32_t slot)
+{
+    hnsw *h = hnsw_of(ix);
+    uint32_t limit = atomic_load_explicit(&ix->slots.readable, memory_order_acquire);
+    float key;
+    uint32_t from = hnsw_descend(h, &w->beam, view, p, limit, hnsw_entry(h), 0, &key);
+    pe_beam_query q = {.layer = &h->layer[0],
+                       .limit = limit,
+                       .view = view,
+                       .point = p,
+                       .ef = h->ef_construction,
+                       .entries = &from,
+                       .n_entries = 1};
+    (void)pe_beam_search(&w->beam, &q); /* room was reserved: it cannot fail */
+    size_t n = take_candidates(ix, w, &h->layer[0], slot);
+    uint32_t same = find_same(ix, w, slot, n);
+    if (same != PE_NIL) {
+        pe_link_same(&h->layer[0], &h->locks, same, slot);
+        return 0;
+    }
+    pe_pruner prune = hnsw_pruner(ix, view, w, 0);
+    size_t kept = pe_prune(&prune, w->cands, n, h->m_max, w->picked);
+    link_node(&prune, &h->locks, slot, w->cands, n, w->picked, kept);
+    return 1;
 }
 
 static void insert_one(peri_index *ix, hnsw_worker *w, uint32_t slot, uint32_t level)
@@ -232,26 +277,8 @@ static void insert_one(peri_index *ix, hnsw_worker *w, uint32_t slot, uint32_t l
         if (entry == HNSW_NO_ENTRY)
             return;
     }
-    uint32_t limit = atomic_load_explicit(&ix->slots.readable, memory_order_acquire);
-    float key;
-    uint32_t from = hnsw_descend(h, &w->beam, &view, &p, limit, entry, 0, &key);
-    pe_beam_query q = {.layer = &h->layer[0],
-                       .limit = limit,
-                       .view = &view,
-                       .point = &p,
-                       .ef = h->ef_construction,
-                       .entries = &from,
-                       .n_entries = 1};
-    (void)pe_beam_search(&w->beam, &q); /* room was reserved: it cannot fail */
-    size_t n = take_candidates(w, slot);
-    uint32_t same = find_same(ix, w, slot, n);
-    if (same != PE_NIL) {
-        pe_link_same(&h->layer[0], &h->locks, same, slot);
-        return;
-    }
-    pe_pruner prune = hnsw_pruner(ix, &view, w, 0);
-    size_t kept = pe_prune(&prune, w->cands, n, h->m_max, w->picked);
-    link_node(&prune, &h->locks, slot, w->cands, n, w->picked, kept);
+    if (hnsw_link_dense(ix, w, &view, &p, slot) == 0)
+        return; /* reached through the row that it equals */
     if (level > 0) {
         pthread_mutex_lock(&h->upper);
         insert_upper(ix, w, &view, &p, slot, level);
@@ -289,6 +316,8 @@ peri_status hnsw_insert(peri_index *ix, const uint32_t *slots, size_t n, pe_prog
 {
     hnsw *h = hnsw_of(ix);
     batch b = {ix, slots, n, 0, 0, h->drawn, progress};
+    for (size_t i = 0; i < n; i++)
+        clear_list(&h->layer[0], slots[i]);
     if (n == 1)
         workers = 1;
     pe_team_run(workers, insert_worker, &b);

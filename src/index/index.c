@@ -29,32 +29,31 @@ static peri_status check_space(const peri_space *in, peri_space *out)
     return PERI_OK;
 }
 
-peri_status pe_index_alloc(peri_index **out, const pe_kind *kind, const peri_space *space,
-                           const peri_env *env)
+peri_status pe_index_new(peri_index **out, const peri_env *env)
 {
-    peri_space checked;
     pe_host host;
     *out = NULL;
-    PE_TRY(check_space(space, &checked));
     PE_TRY(pe_host_init(&host, env));
     peri_index *ix = pe_calloc(&host, sizeof *ix);
     if (!ix)
         return PERI_ERR_NOMEM;
     ix->host = host;
-    ix->kind = kind;
-    ix->space = checked;
     ix->owner = getpid();
     pthread_mutex_init(&ix->write, NULL);
     pe_epoch_init(&ix->epoch, &ix->host, ix);
+    *out = ix;
+    return PERI_OK;
+}
+
+peri_status pe_index_setup(peri_index *ix, const pe_kind *kind, const peri_space *space)
+{
+    PE_TRY(check_space(space, &ix->space));
     pe_rows_init(&ix->rows, &ix->host, &ix->epoch, &ix->space);
     pe_slots_init(&ix->slots, &ix->host, &ix->epoch);
-    pe_segment_new_uuid(ix->uuid);
     ix->self = pe_calloc(&ix->host, kind->self_size);
-    if (!ix->self) {
-        peri_index_close(ix);
+    if (!ix->self)
         return PERI_ERR_NOMEM;
-    }
-    *out = ix;
+    ix->kind = kind; /* from here on close tears the kind's state down */
     return PERI_OK;
 }
 
@@ -65,8 +64,12 @@ peri_status pe_index_create(peri_index **out, const pe_kind *kind, const peri_sp
         return pe_fail(PERI_ERR_ARG, "out is NULL");
     peri_index *ix;
     *out = NULL;
-    PE_TRY(pe_index_alloc(&ix, kind, space, env));
-    peri_status status = kind->init ? kind->init(ix, config) : PERI_OK;
+    PE_TRY(pe_index_new(&ix, env));
+    peri_status status = pe_index_setup(ix, kind, space);
+    if (status == PERI_OK)
+        status = pe_segment_new_uuid(ix->uuid);
+    if (status == PERI_OK && kind->init)
+        status = kind->init(ix, config);
     if (status != PERI_OK) {
         peri_index_close(ix);
         return status;
@@ -95,7 +98,7 @@ void peri_index_close(peri_index *ix)
     for (unsigned i = 0; i < PE_READERS; i++)
         destroy_scratch(ix->epoch.readers[i].scratch);
     pe_epoch_destroy(&ix->epoch);
-    if (ix->self) {
+    if (ix->kind) {
         if (ix->kind->destroy)
             ix->kind->destroy(ix);
         pe_free(&ix->host, ix->self, ix->kind->self_size);
@@ -257,8 +260,9 @@ peri_status peri_index_check(const peri_index *ix, const peri_task *task, uint64
     if (status == PERI_OK) {
         pe_progress_phase(&progress, "check", pe_slots_count(&ix->slots));
         if (ix->kind->check)
-            faults += ix->kind->check(ix, &progress);
-        status = pe_progress_end(&progress);
+            status = ix->kind->check(ix, &progress, &faults);
+        if (status == PERI_OK)
+            status = pe_progress_end(&progress);
     }
     if (!forked)
         pthread_mutex_unlock(&writable->write);

@@ -90,7 +90,8 @@ typedef struct pe_kind {
     peri_status (*maintain)(peri_index *ix, pe_progress *progress, unsigned workers);
     peri_status (*save)(const peri_index *ix, pe_segw *w, const uint32_t *renumber, uint32_t count);
     peri_status (*open)(peri_index *ix, pe_segr *r, int map, int writable);
-    uint64_t (*check)(const peri_index *ix, pe_progress *progress);
+    /* Counts faults into *faults; the first is named in the detail. */
+    peri_status (*check)(const peri_index *ix, pe_progress *progress, uint64_t *faults);
     void (*info)(const peri_index *ix, peri_index_info *info);
     /* Effort of a query that names none, and the efforts worth calibrating (ascending). */
     uint32_t (*effort)(const peri_index *ix);
@@ -121,8 +122,6 @@ struct peri_index {
     _Atomic(pe_curve *) curve;     /* NULL until calibrated */
     uint8_t uuid[16];
     _Atomic uint64_t generation;
-    char *path; /* of the mapped file, for messages */
-    size_t path_size;
 };
 
 /* All kinds built in (src/registry.c), NULL-terminated. */
@@ -132,8 +131,9 @@ const pe_kind *pe_kind_by_tag(uint32_t tag);
 /* Make an empty handle of a kind; the typed constructors call this. */
 peri_status pe_index_create(peri_index **out, const pe_kind *kind, const peri_space *space,
                             const void *config, const peri_env *env);
-peri_status pe_index_alloc(peri_index **out, const pe_kind *kind, const peri_space *space,
-                           const peri_env *env);
+/* The two steps of that, for open: a handle that is nothing yet, then what it is to be. */
+peri_status pe_index_new(peri_index **out, const peri_env *env);
+peri_status pe_index_setup(peri_index *ix, const pe_kind *kind, const peri_space *space);
 
 /* Begin and end a write: ERR_FORKED, ERR_STATE (read-only). */
 peri_status pe_index_begin_write(peri_index *ix);
@@ -160,6 +160,15 @@ peri_status pe_exact_list(pe_search *s, const uint32_t *slots, size_t n);
 
 /* Measure recall by effort on rows of the index and publish the curve. */
 peri_status pe_index_calibrate(peri_index *ix, pe_progress *progress, unsigned workers);
+
+/* For a kind's save and open. Save one record a slot in the file's order (errors stick to w). Load an
+ * array saved so: borrowed from a mapping, verified, or with `lazy` left for pe_index_touch. */
+void pe_index_save_array(pe_segw *w, uint32_t tag, const pe_array *a, uint32_t count,
+                         const uint32_t *renumber);
+peri_status pe_index_load_array(peri_index *ix, pe_segr *r, uint32_t tag, pe_array *a,
+                                uint32_t count, int map, int writable, int lazy);
+/* The section of a tag, which must have this size. */
+peri_status pe_index_section(pe_segr *r, uint32_t tag, uint64_t size, const pe_section **out);
 
 /* A verified row of a mapped file, before it is read. */
 static inline peri_status pe_index_touch(const peri_index *ix, uint32_t slot)

@@ -21,7 +21,7 @@ typedef struct run {
     _Atomic size_t next;
     _Atomic uint64_t found[EFFORTS];
     _Atomic uint64_t wanted;
-    _Atomic int failed;
+    pe_first_error error;
     pe_progress *progress;
 } run;
 
@@ -111,7 +111,7 @@ static void worker_main(void *ctx, unsigned worker)
     run *r = ctx;
     uint32_t dim = r->ix->space.dim;
     float *query = r->room + (size_t)worker * 2 * dim;
-    while (!r->failed) {
+    while (!r->error.failed) {
         size_t i = atomic_fetch_add(&r->next, 1);
         if (i >= r->n)
             return;
@@ -124,7 +124,7 @@ static void worker_main(void *ctx, unsigned worker)
         }
         /* A sample whose query is not to be had (it overflows, say) counts for nothing. */
         if (status == PERI_ERR_NOMEM || status == PERI_ERR_CORRUPT)
-            r->failed = 1;
+            pe_first_error_set(&r->error, status);
         if (pe_progress_add(r->progress, worker, 1))
             return;
     }
@@ -171,8 +171,7 @@ peri_status pe_index_calibrate(peri_index *ix, pe_progress *progress, unsigned w
     pe_progress_phase(progress, "calibrate", n);
     pe_team_run(workers, worker_main, &r);
     pe_free(&ix->host, r.room, bytes);
+    PE_TRY(pe_first_error_get(&r.error));
     PE_TRY(pe_progress_end(progress));
-    if (r.failed)
-        return pe_fail(PERI_ERR_NOMEM, "calibration failed");
     return r.wanted ? publish(&r) : PERI_OK;
 }

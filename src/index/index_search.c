@@ -265,10 +265,7 @@ typedef struct many {
     size_t *n_hits;
     pe_progress progress;
     _Atomic size_t next;
-    _Atomic int failed;
-    pthread_mutex_t lock;
-    peri_status status;
-    char detail[PE_DETAIL_SIZE];
+    pe_first_error error;
 } many;
 
 static void many_worker(void *ctx, unsigned worker)
@@ -279,7 +276,7 @@ static void many_worker(void *ctx, unsigned worker)
     pe_scratch *scratch;
     uint32_t effort;
     peri_status status = PERI_OK;
-    while (status == PERI_OK && !m->failed) {
+    while (status == PERI_OK && !m->error.failed) {
         size_t first = atomic_fetch_add(&m->next, BATCH);
         if (first >= m->n)
             break;
@@ -296,15 +293,7 @@ static void many_worker(void *ctx, unsigned worker)
         if (pe_progress_add(&m->progress, worker, end - first))
             break;
     }
-    if (status != PERI_OK) {
-        pthread_mutex_lock(&m->lock);
-        if (!m->failed) {
-            m->status = status;
-            pe_detail_copy(m->detail);
-            m->failed = 1;
-        }
-        pthread_mutex_unlock(&m->lock);
-    }
+    pe_first_error_set(&m->error, status);
 }
 
 peri_status peri_index_search_many(const peri_index *ix, size_t n, const float *rows,
@@ -321,14 +310,9 @@ peri_status peri_index_search_many(const peri_index *ix, size_t n, const float *
         if (status != PERI_ERR_UNSUPPORTED)
             return status;
     }
-    pthread_mutex_init(&m.lock, NULL);
     pe_progress_phase(&m.progress, "search", n);
     unsigned threads = pe_task_threads(task);
     pe_team_run(threads < n ? threads : (unsigned)(n ? n : 1), many_worker, &m);
-    pthread_mutex_destroy(&m.lock);
-    if (m.failed) {
-        pe_detail_set(m.detail);
-        return m.status;
-    }
+    PE_TRY(pe_first_error_get(&m.error));
     return pe_progress_end(&m.progress);
 }

@@ -262,8 +262,7 @@ uint32_t pe_slots_find(const pe_slots *s, uint64_t id)
 }
 
 peri_status pe_slots_load(pe_slots *s, uint32_t count, const uint64_t *ids,
-                          const uint64_t *dead_words, const uint32_t *free_slots, size_t n_free,
-                          uint64_t next_id, const char *path)
+                          const uint64_t *dead_words, uint64_t next_id, const char *path)
 {
     PE_TRY(pe_array_reserve(&s->dead, s->epoch, (count + 63) / 64, 1));
     uint32_t live = 0;
@@ -293,10 +292,12 @@ peri_status pe_slots_load(pe_slots *s, uint32_t count, const uint64_t *ids,
             map_insert(m, ids[slot], slot);
         }
     }
-    PE_TRY(pe_grow(s->host, &s->free, &s->free_room, n_free + 64, sizeof *s->free));
-    for (size_t i = 0; i < n_free; i++)
-        s->free[i] = free_slots[i];
-    s->n_free = n_free;
+    for (uint32_t slot = 0; slot < count; slot++)
+        if (!pe_slots_dead(s, slot) && pe_slots_id(s, slot) >= next_id &&
+            pe_slots_id(s, slot) < UINT64_MAX)
+            return pe_fail(PERI_ERR_CORRUPT, "%s: id %llu is above the next id %llu", path,
+                           (unsigned long long)pe_slots_id(s, slot), (unsigned long long)next_id);
+    atomic_store_explicit(&s->readable, count, memory_order_release);
     return PERI_OK;
 }
 

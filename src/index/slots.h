@@ -84,10 +84,9 @@ static inline uint32_t pe_slots_live(const pe_slots *s)
 }
 
 /* Take over a loaded directory: count slots, ids NULL = direct, dead words. Builds the map; an id
- * that stands twice among live slots is ERR_CORRUPT. `free_slots`: dead slots nothing links to. */
+ * that stands twice among live slots or is not below next_id is ERR_CORRUPT. */
 peri_status pe_slots_load(pe_slots *s, uint32_t count, const uint64_t *ids,
-                          const uint64_t *dead_words, const uint32_t *free_slots, size_t n_free,
-                          uint64_t next_id, const char *path);
+                          const uint64_t *dead_words, uint64_t next_id, const char *path);
 /* Count violations of S1 to S3; the first is named in the detail. */
 uint64_t pe_slots_check(const pe_slots *s);
 

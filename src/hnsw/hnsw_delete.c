@@ -1,0 +1,335 @@
+/* Deletes: hide at once, then repair, prove, free, a little at a time.
+ *
+ * A removed row is hidden by the handle before this file hears of it; its node goes on guiding
+ * searches. Every removal then moves a sweep over all lists along by SWEEP_STEP nodes. The sweep
+ * replaces each link to a removed slot by the best of what that slot linked to (FreshDiskANN's
+ * rule, Singh et al., 2021). When it has passed over every list that existed when it began, the
+ * slots that were removed before it began have no link left: that is the proof, and only then are
+ * they freed. (Redis and pgvector scan for the same proof in one stop; by steps no call is long,
+ * and at most one row in SWEEP_STEP / 2 waits to be freed.)
+ *
+ * Layers are swept from the top down, then a second pass over the upper ones, which are small,
+ * makes spare the nodes of the slots about to be freed. */
+#include "hnsw/hnsw.h"
+#include "base/rng.h"
+
+#include <stdlib.h>
+
+enum { SWEEP_STEP = 48, CANDIDATES = 320 };
+
+void hnsw_set_gone(hnsw *h, uint32_t slot, int gone)
+{
+    uint64_t *word = (uint64_t *)(void *)pe_array_at(&h->gone, slot / 64);
+    uint64_t bit = (uint64_t)1 << slot % 64;
+    *word = gone ? *word | bit : *word & ~bit;
+}
+
+static int compare_slots(const void *a, const void *b)
+{
+    uint32_t x, y;
+    memcpy(&x, a, sizeof x);
+    memcpy(&y, b, sizeof y);
+    return x < y ? -1 : x > y;
+}
+
+/* Will this sweep free the slot? */
+static int to_be_freed(const hnsw *h, uint32_t slot)
+{
+    return hnsw_is_gone(h, slot) && bsearch(&slot, h->dead, h->n_sweeping, sizeof slot,
+                                            compare_slots) != NULL;
+}
+
+/* ---- one list ---- */
+
+typedef struct repair {
+    peri_index *ix;
+    hnsw *h;
+    hnsw_worker *w;
+    pe_view view;
+    pe_pruner prune;
+    const pe_layer *layer;
+    uint32_t node;
+    uint32_t cand[CANDIDATES];
+    size_t n;
+    int lost_twin; /* a removed row equal to this one may have been its only way in */
+} repair;
+
+static int gone(const repair *r, uint32_t node)
+{
+    return hnsw_is_gone(r->h, pe_layer_slot(r->layer, node));
+}
+
+static void add_candidate(repair *r, uint32_t node)
+{
+    if (node == r->node || gone(r, node) || r->n == CANDIDATES)
+        return;
+    for (size_t i = 0; i < r->n; i++)
+        if (r->cand[i] == node)
+            return;
+    r->cand[r->n++] = node;
+}
+
+/* What a list may lead to instead: its live links, and those of its removed ones. Returns the
+ * number of removed links. */
+static size_t collect(repair *r, uint32_t *same)
+{
+    uint32_t links[PE_DEGREE_MAX], theirs[PE_DEGREE_MAX];
+    const pe_link *raw = pe_layer_links(r->layer, r->node);
+    size_t n = pe_layer_copy(r->layer, r->node, links), removed = 0;
+    *same = PE_NIL;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t mark = pe_link_get(&raw[i]) & PE_SAME;
+        if (!gone(r, links[i])) {
+            if (mark)
+                *same = links[i];
+            else
+                add_candidate(r, links[i]);
+            continue;
+        }
+        removed++;
+        size_t m = pe_layer_copy(r->layer, links[i], theirs);
+        const pe_link *next = pe_layer_links(r->layer, links[i]);
+        for (size_t j = 0; j < m; j++) {
+            /* A chain of equal rows closes over the one that went. */
+            if (mark && (pe_link_get(&next[j]) & PE_SAME) && !gone(r, theirs[j]))
+                *same = theirs[j];
+            else
+                add_candidate(r, theirs[j]);
+        }
+        size_t stride = r->ix->rows.rows.stride;
+        if (!r->layer->head && !mark &&
+            memcmp(pe_array_at(&r->ix->rows.rows, links[i]),
+                   pe_array_at(&r->ix->rows.rows, r->node), stride) == 0)
+            r->lost_twin = 1;
+    }
+    return removed;
+}
+
+static void write_list(const repair *r, const uint32_t *picked, size_t n, uint32_t same)
+{
+    pe_link *links = pe_layer_links(r->layer, r->node);
+    for (size_t i = 0; i < n; i++)
+        pe_link_set(&links[i], picked[i]);
+    if (same != PE_NIL)
+        pe_link_set(&links[n++], same | PE_SAME);
+    for (size_t i = n; i < r->layer->degree; i++)
+        pe_link_set(&links[i], PE_NIL);
+}
+
+/* All that this list led to is gone: find its place again from the entry. */
+static void relink(repair *r, const pe_point *p)
+{
+    write_list(r, NULL, 0, PE_NIL);
+    if (!r->layer->head)
+        (void)hnsw_link_dense(r->ix, r->w, &r->view, p, r->node);
+}
+
+static void repair_list(repair *r, uint32_t node)
+{
+    uint32_t slots[CANDIDATES], picked[PE_DEGREE_MAX], same;
+    float keys[CANDIDATES];
+    pe_cand cands[CANDIDATES];
+    r->node = node;
+    r->n = 0;
+    r->lost_twin = 0;
+    if (collect(r, &same) == 0)
+        return;
+    pe_point from = pe_view_point(&r->ix->rows, &r->view, pe_layer_slot(r->layer, node),
+                                  r->w->scratch);
+    if (r->n == 0 && same == PE_NIL) {
+        relink(r, &from);
+        return;
+    }
+    for (size_t i = 0; i < r->n; i++)
+        slots[i] = pe_layer_slot(r->layer, r->cand[i]);
+    pe_view_keys(&r->view, &from, slots, r->n, keys);
+    for (size_t i = 0; i < r->n; i++)
+        cands[i] = (pe_cand){keys[i], r->cand[i]};
+    pe_cand_sort(cands, r->n);
+    size_t degree = r->layer->degree - (same != PE_NIL);
+    size_t n = pe_prune(&r->prune, cands, r->n, degree, picked);
+    write_list(r, picked, n, same);
+    if (r->lost_twin)
+        for (size_t i = 0, c = 0; i < n; i++) {
+            while (cands[c].slot != picked[i])
+                c++;
+            pe_link_add(&r->prune, &r->h->locks, picked[i], node, cands[c].d);
+        }
+}
+
+/* ---- the sweep ---- */
+
+/* The entry must not be a node about to go: take a live one as high up as there is. */
+static void move_entry(const peri_index *ix, hnsw *h)
+{
+    uint64_t entry = hnsw_entry(h);
+    if (entry == HNSW_NO_ENTRY ||
+        !hnsw_is_gone(h, pe_layer_slot(&h->layer[entry >> 32], (uint32_t)entry)))
+        return;
+    for (unsigned l = (unsigned)(entry >> 32) + 1; l-- > 0;) {
+        uint32_t count = l ? h->layer[l].count : pe_slots_count(&ix->slots);
+        for (uint32_t node = 0; node < count; node++) {
+            uint32_t slot = pe_layer_slot(&h->layer[l], node);
+            if (slot == PE_NIL || pe_slots_dead(&ix->slots, slot))
+                continue;
+            atomic_store_explicit(&h->entry, (uint64_t)l << 32 | node, memory_order_release);
+            return;
+        }
+    }
+    atomic_store_explicit(&h->entry, HNSW_NO_ENTRY, memory_order_release);
+}
+
+static uint32_t layer_nodes(const peri_index *ix, const hnsw *h, int layer)
+{
+    return layer ? h->layer[layer].count : pe_slots_count(&ix->slots);
+}
+
+static void begin_sweep(hnsw *h)
+{
+    h->n_sweeping = h->n_dead;
+    qsort(h->dead, h->n_sweeping, sizeof *h->dead, compare_slots);
+    h->sweep_layer = HNSW_TOP_LEVEL;
+    h->sweep_node = 0;
+    h->sweep_freeing = 0;
+}
+
+/* Every list was seen: free what this sweep was for. On failure it stays for the next. */
+static peri_status end_sweep(peri_index *ix, hnsw *h)
+{
+    h->sweep_layer = -1;
+    PE_TRY(pe_epoch_reserve(&ix->epoch, h->n_sweeping));
+    for (size_t i = 0; i < h->n_sweeping; i++) {
+        hnsw_set_gone(h, h->dead[i], 0);
+        pe_slots_release(&ix->slots, h->dead[i]);
+    }
+    h->n_dead -= h->n_sweeping;
+    memmove(h->dead, h->dead + h->n_sweeping, h->n_dead * sizeof *h->dead);
+    h->n_sweeping = 0;
+    return PERI_OK;
+}
+
+static void visit(repair *r, uint32_t node)
+{
+    hnsw *h = r->h;
+    int l = h->sweep_layer;
+    uint32_t slot = pe_layer_slot(r->layer, node);
+    if (slot == PE_NIL)
+        return;
+    if (!h->sweep_freeing) {
+        if (!to_be_freed(h, slot))
+            repair_list(r, node);
+    } else if (to_be_freed(h, slot) &&
+               pe_grow(&r->ix->host, &h->spare[l], &h->spare_room[l], h->n_spare[l] + 1,
+                       sizeof *h->spare[l]) == PERI_OK) {
+        pe_link_set((pe_link *)(void *)pe_array_at(&r->layer->nodes, node), PE_NIL);
+        h->spare[l][h->n_spare[l]++] = node;
+    }
+}
+
+/* Move the sweep along by `budget` nodes. */
+static void sweep(peri_index *ix, size_t budget)
+{
+    hnsw *h = hnsw_of(ix);
+    repair r = {.ix = ix, .h = h, .w = &h->workers[0], .view = hnsw_build_view(ix)};
+    while (budget > 0) {
+        if (h->sweep_layer < 0) {
+            if (h->n_dead == 0)
+                return;
+            begin_sweep(h);
+        }
+        r.layer = &h->layer[h->sweep_layer];
+        r.prune = hnsw_pruner(ix, &r.view, r.w, (unsigned)h->sweep_layer);
+        uint32_t count = layer_nodes(ix, h, h->sweep_layer);
+        while (budget > 0 && h->sweep_node < count) {
+            visit(&r, h->sweep_node++);
+            budget--;
+        }
+        if (h->sweep_node < count)
+            return;
+        h->sweep_node = 0;
+        if (h->sweep_layer > h->sweep_freeing) {
+            h->sweep_layer--;
+        } else if (!h->sweep_freeing) {
+            h->sweep_freeing = 1;
+            h->sweep_layer = HNSW_TOP_LEVEL;
+        } else if (end_sweep(ix, h) != PERI_OK) {
+            return;
+        }
+    }
+}
+
+void hnsw_removed(peri_index *ix, uint32_t slot)
+{
+    hnsw *h = hnsw_of(ix);
+    hnsw_set_gone(h, slot, 1);
+    /* Without memory for the list the slot waits until the index is saved and opened again. */
+    if (pe_grow(&ix->host, &h->dead, &h->dead_room, h->n_dead + 1, sizeof *h->dead) == PERI_OK)
+        h->dead[h->n_dead++] = slot;
+    move_entry(ix, h);
+    sweep(ix, SWEEP_STEP);
+}
+
+/* ---- maintain ---- */
+
+static peri_status finish_sweeps(peri_index *ix, pe_progress *progress)
+{
+    hnsw *h = hnsw_of(ix);
+    enum { BATCH = 4096 };
+    pe_progress_phase(progress, "repair links", h->n_dead);
+    while (h->n_dead) {
+        size_t had = h->n_dead;
+        sweep(ix, BATCH);
+        pe_epoch_reclaim(&ix->epoch);
+        if (pe_progress_add(progress, 0, had - h->n_dead))
+            break;
+    }
+    return pe_progress_end(progress);
+}
+
+/* Link rows that a walk from the entry does not reach to where a search for them ends. */
+static peri_status connect(peri_index *ix, pe_progress *progress)
+{
+    hnsw *h = hnsw_of(ix);
+    uint32_t count = pe_slots_count(&ix->slots);
+    size_t words = (size_t)count / 64 + 1;
+    if (hnsw_entry(h) == HNSW_NO_ENTRY)
+        return PERI_OK;
+    uint64_t *reached = pe_calloc(&ix->host, words * sizeof *reached);
+    if (!reached)
+        return PERI_ERR_NOMEM;
+    peri_status status = hnsw_reach(ix, reached);
+    hnsw_worker *w = &h->workers[0];
+    if (status == PERI_OK)
+        status = pe_beam_reserve(&w->beam, (uint32_t)h->layer[0].nodes.capacity,
+                                 h->ef_construction, 0);
+    pe_view view = hnsw_build_view(ix);
+    pe_progress_phase(progress, "connect", count);
+    for (uint32_t slot = 0; slot < count && status == PERI_OK; slot++) {
+        if ((reached[slot / 64] >> slot % 64 & 1) || pe_slots_dead(&ix->slots, slot))
+            continue;
+        pe_point p = pe_view_point(&ix->rows, &view, slot, w->scratch);
+        (void)hnsw_link_dense(ix, w, &view, &p, slot);
+        if (pe_progress_add(progress, 0, 1))
+            break;
+    }
+    pe_free(&ix->host, reached, words * sizeof *reached);
+    return status == PERI_OK ? pe_progress_end(progress) : status;
+}
+
+/* Codes whose range has cut off more than one row in a hundred are trained again. */
+static peri_status retrain(peri_index *ix, pe_progress *progress)
+{
+    const pe_codes *codes = pe_rows_codes(&ix->rows);
+    uint32_t live = pe_slots_live(&ix->slots);
+    if (!codes || atomic_load(&codes->clipped) * 100 <= live)
+        return PERI_OK;
+    return pe_rows_train(&ix->rows, NULL, 0, pe_slots_count(&ix->slots), progress);
+}
+
+peri_status hnsw_maintain(peri_index *ix, pe_progress *progress, unsigned workers)
+{
+    (void)workers;
+    PE_TRY(finish_sweeps(ix, progress));
+    PE_TRY(retrain(ix, progress));
+    return connect(ix, progress);
+}
