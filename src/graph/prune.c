@@ -94,6 +94,28 @@ void pe_link_add(const pe_pruner *p, pe_locks *locks, uint32_t node, uint32_t to
     pe_unlock(locks, node);
 }
 
+int pe_link_force(const pe_layer *l, pe_locks *locks, uint32_t node, uint32_t to, int replace)
+{
+    pe_link *links = pe_layer_links(l, node);
+    pe_lock(locks, node);
+    uint32_t i = 0, last = PE_NIL;
+    for (; i < l->degree; i++) {
+        uint32_t link = pe_link_get(&links[i]);
+        if (link == PE_NIL || (link & ~PE_SAME) == to)
+            break;
+        last = link & PE_SAME ? last : i;
+    }
+    int done = 1;
+    if (i < l->degree)
+        pe_link_set(&links[i], pe_link_get(&links[i]) == PE_NIL ? to : pe_link_get(&links[i]));
+    else if (replace && last != PE_NIL)
+        pe_link_set(&links[last], to);
+    else
+        done = 0;
+    pe_unlock(locks, node);
+    return done;
+}
+
 void pe_link_same(const pe_layer *l, pe_locks *locks, uint32_t node, uint32_t to)
 {
     pe_link *links = pe_layer_links(l, node), *own = pe_layer_links(l, to);

@@ -72,8 +72,7 @@ static uint32_t map_find(const pe_slots *s, const pe_idmap *m, uint64_t id, size
         uint32_t slot = atomic_load_explicit(&m->entry[i], memory_order_acquire);
         if (slot == EMPTY)
             return PE_NO_SLOT;
-        if (slot != REMOVED &&
-            atomic_load_explicit(id_cell(s, slot), memory_order_relaxed) == id) {
+        if (slot != REMOVED && atomic_load_explicit(id_cell(s, slot), memory_order_relaxed) == id) {
             *at = i;
             return slot;
         }
@@ -175,6 +174,7 @@ peri_status pe_slots_reserve(pe_slots *s, size_t n, const uint64_t *ids, int exa
 uint32_t pe_slots_take(pe_slots *s, uint32_t *next)
 {
     uint32_t slot = s->n_free ? s->free[--s->n_free] : (*next)++;
+    atomic_store_explicit(&s->spare, (uint32_t)s->n_free, memory_order_relaxed);
     set_dead(s, slot, 1);
     return slot;
 }
@@ -237,6 +237,7 @@ static void push_free(void *owner, void *ptr, uint64_t slot)
         pe_grow(s->host, &s->free, &s->free_room, s->n_free + 1, sizeof *s->free) != PERI_OK)
         return; /* the slot stays unused until the index is saved: a leak of one row, no harm */
     s->free[s->n_free++] = (uint32_t)slot;
+    atomic_store_explicit(&s->spare, (uint32_t)s->n_free, memory_order_relaxed);
 }
 
 void pe_slots_release(pe_slots *s, uint32_t slot)
