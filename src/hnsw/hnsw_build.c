@@ -185,7 +185,7 @@ static void link_node(const pe_pruner *p, pe_locks *locks, uint32_t node, const 
 }
 
 /* An empty list for a slot that may have been another row's. */
-static void clear_list(const pe_layer *l, uint32_t node)
+void pe_hnsw_clear_list(const pe_layer *l, uint32_t node)
 {
     pe_link *links = pe_layer_links(l, node);
     for (uint32_t i = 0; i < l->degree; i++)
@@ -205,7 +205,7 @@ static void insert_upper(peri_index *ix, hnsw_worker *w, const pe_view *view, co
         int fresh = h->n_spare[l] == 0;
         uint32_t node = fresh ? layer->count : h->spare[l][--h->n_spare[l]];
         if (!fresh)
-            clear_list(layer, node);
+            pe_hnsw_clear_list(layer, node);
         pe_link *words = (pe_link *)pe_array_at(&layer->nodes, node);
         pe_link_set(&words[0], slot);
         pe_link_set(&words[1], down);
@@ -318,9 +318,11 @@ peri_status pe_hnsw_insert(peri_index *ix, const uint32_t *slots, size_t n, pe_p
 {
     hnsw *h = hnsw_of(ix);
     batch b = {ix, slots, n, 0, 0, h->drawn, progress};
+    uint32_t count = pe_slots_count(&ix->slots);
     for (size_t i = 0; i < n; i++) {
-        clear_list(&h->layer[0], slots[i]);
+        pe_hnsw_clear_list(&h->layer[0], slots[i]);
         pe_hnsw_set_gone(h, slots[i], 0);
+        count = slots[i] >= count ? slots[i] + 1 : count;
     }
     if (n == 1)
         workers = 1;
@@ -329,8 +331,9 @@ peri_status pe_hnsw_insert(peri_index *ix, const uint32_t *slots, size_t n, pe_p
     *done = b.finished;
     h->drawn += *done;
     /* A batch that makes up a good part of the index pays for a look at all of it. */
-    uint32_t count = slots[n - 1] + 1;
-    if (n >= CONNECT_ROWS && n >= count / 8)
+    for (size_t i = *done; i < n; i++)
+        pe_hnsw_set_gone(h, slots[i], 1); /* they are no nodes: nobody may link to them */
+    if (*done == n && n >= CONNECT_ROWS && n >= count / 8)
         PE_TRY(pe_hnsw_connect(ix, count));
     return PERI_OK;
 }

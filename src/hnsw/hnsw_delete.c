@@ -120,11 +120,12 @@ static void write_list(const repair *r, const uint32_t *picked, size_t n, uint32
         pe_link_set(&links[i], PE_NIL);
 }
 
-/* All that this list led to is gone: find its place again from the entry. */
+/* All that this list led to is gone: find its place again from the entry. A removed row that waits
+ * for the next sweep leads nowhere for the rest of its days; the last of all has no entry. */
 static void relink(repair *r, const pe_point *p)
 {
     write_list(r, NULL, 0, PE_NIL);
-    if (!r->layer->head)
+    if (!r->layer->head && !gone(r, r->node))
         (void)pe_hnsw_link_dense(r->ix, r->w, &r->view, p, r->node);
 }
 
@@ -153,7 +154,7 @@ static void repair_list(repair *r, uint32_t node)
     size_t degree = r->layer->degree - (same != PE_NIL);
     size_t n = pe_prune(&r->prune, cands, r->n, degree, picked);
     write_list(r, picked, n, same);
-    if (r->lost_twin)
+    if (r->lost_twin && !gone(r, node))
         for (size_t i = 0, c = 0; i < n; i++) {
             while (cands[c].slot != picked[i])
                 c++;
@@ -202,8 +203,10 @@ static peri_status end_sweep(peri_index *ix, hnsw *h)
 {
     h->sweep_layer = -1;
     PE_TRY(pe_epoch_reserve(&ix->epoch, h->n_sweeping));
-    for (size_t i = 0; i < h->n_sweeping; i++)
+    for (size_t i = 0; i < h->n_sweeping; i++) {
+        pe_hnsw_clear_list(&h->layer[0], h->dead[i]); /* the next sweep finds nothing to repair */
         pe_slots_release(&ix->slots, h->dead[i]);
+    }
     h->n_dead -= h->n_sweeping;
     memmove(h->dead, h->dead + h->n_sweeping, h->n_dead * sizeof *h->dead);
     h->n_sweeping = 0;
