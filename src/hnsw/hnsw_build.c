@@ -314,9 +314,11 @@ peri_status pe_hnsw_insert(peri_index *ix, const uint32_t *slots, size_t n, pe_p
 {
     hnsw *h = hnsw_of(ix);
     batch b = {ix, slots, n, 0, 0, h->drawn, progress};
+    uint32_t count = pe_slots_count(&ix->slots);
     for (size_t i = 0; i < n; i++) {
         pe_list_write(&h->layer[0], slots[i], NULL, 0);
         pe_hnsw_set_gone(h, slots[i], 0);
+        count = slots[i] >= count ? slots[i] + 1 : count;
     }
     if (n == 1)
         workers = 1;
@@ -325,8 +327,9 @@ peri_status pe_hnsw_insert(peri_index *ix, const uint32_t *slots, size_t n, pe_p
     *done = b.finished;
     h->drawn += *done;
     /* A batch that makes up a good part of the index pays for a look at all of it. */
-    uint32_t count = slots[n - 1] + 1;
-    if (n >= CONNECT_ROWS && n >= count / 8)
+    for (size_t i = *done; i < n; i++)
+        pe_hnsw_set_gone(h, slots[i], 1); /* they are no nodes: nobody may link to them */
+    if (*done == n && n >= CONNECT_ROWS && n >= count / 8)
         PE_TRY(pe_hnsw_connect(ix, count));
     return PERI_OK;
 }
