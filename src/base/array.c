@@ -1,7 +1,7 @@
 #include "base/array.h"
 #include "base/checked.h"
 
-enum { CHUNK_BYTES = PE_HUGE, FIRST_RECORDS = 16 };
+enum { CHUNK_BYTES = 16 * PE_HUGE, FIRST_RECORDS = 16 };
 
 void pe_array_init(pe_array *a, pe_host *host, size_t stride)
 {

@@ -71,19 +71,19 @@ typedef int (*pe_accept_fn)(const void *ctx, uint32_t slot);
 typedef struct pe_beam {
     pe_host *host;
     size_t ef_room;
-    float *key;       /* the pool, nearest first */
-    uint32_t *node;   /* its nodes; PE_EXPANDED marks those whose links were followed */
+    float *key;     /* the pool, nearest first */
+    uint32_t *node; /* its nodes; PE_EXPANDED marks those whose links were followed */
     size_t n;
-    pe_cand *found;   /* accepted slots when there is a filter */
+    pe_cand *found; /* accepted slots when there is a filter */
     size_t n_found, found_room;
-    uint64_t *seen;   /* one bit a node */
+    uint64_t *seen; /* one bit a node */
     size_t seen_words;
     uint32_t *touched; /* words of `seen` to clear, unless too many */
     size_t n_touched;
-    uint32_t *next;   /* neighbours to measure */
+    uint32_t *next; /* neighbours to measure */
     uint32_t *slots;
     float *out;
-    uint64_t visits;  /* keys computed */
+    uint64_t visits; /* keys computed */
 } pe_beam;
 
 #define PE_EXPANDED 0x80000000u
@@ -93,19 +93,20 @@ void pe_beam_destroy(pe_beam *b);
 
 typedef struct pe_beam_query {
     const pe_layer *layer;
-    uint32_t limit;         /* nodes at or above are not looked at; the view covers all below */
+    uint32_t limit; /* nodes at or above are not looked at; the view covers all below */
     const pe_view *view;
     const pe_point *point;
-    size_t ef;              /* pool */
-    float slack;            /* stop once the next candidate's key is beyond this times the ef-th; 0 = off */
-    pe_accept_fn accept;    /* NULL = all */
+    size_t ef;   /* pool */
+    float slack; /* stop once the next candidate's key is beyond this times the ef-th; 0 = off */
+    pe_accept_fn accept; /* NULL = all */
     const void *accept_ctx;
-    size_t want;            /* accepted slots to keep, with accept */
+    size_t want; /* accepted slots to keep, with accept */
     const uint32_t *entries;
     size_t n_entries;
 } pe_beam_query;
 
-/* Room for searches of up to `ef` over `limit` nodes that then cannot fail; want > 0 with accept. */
+/* Room for searches of up to `ef` over `limit` nodes that then cannot fail; want > 0 with accept.
+ */
 peri_status pe_beam_reserve(pe_beam *b, uint32_t limit, size_t ef, size_t want);
 
 /* Beam search: afterwards b->key and b->node hold up to ef nearest nodes seen, and with a filter
@@ -136,8 +137,8 @@ typedef struct pe_locks {
 void pe_lock(pe_locks *l, uint32_t node);
 void pe_unlock(pe_locks *l, uint32_t node);
 
-/* Put `to` at the end of the list, unpruned; where there is no room, instead of the farthest link if
- * `replace`. Returns 1 when the link stands there afterwards. */
+/* Put `to` at the end of the list, unpruned; where there is no room, instead of the farthest link
+ * if `replace`. Returns 1 when the link stands there afterwards. */
 int pe_link_force(const pe_layer *l, pe_locks *locks, uint32_t node, uint32_t to, int replace);
 
 /* Give `node` the link `to`, pruning its list when full. */

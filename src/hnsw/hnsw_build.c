@@ -9,24 +9,23 @@
 
 #include <math.h>
 
-uint32_t hnsw_level_of(const hnsw *h, uint64_t draw)
+uint32_t pe_hnsw_level_of(const hnsw *h, uint64_t draw)
 {
     pe_rng r = {h->seed ^ pe_mix64(draw + 1)};
     uint32_t level = (uint32_t)(-log(pe_rng_unit(&r)) / log((double)h->m));
     return level > HNSW_TOP_LEVEL ? HNSW_TOP_LEVEL : level;
 }
 
-pe_view hnsw_build_view(const peri_index *ix)
+pe_view pe_hnsw_build_view(const peri_index *ix)
 {
     const pe_codes *codes = pe_rows_codes(&ix->rows);
     return codes ? pe_rows_code_view(&ix->rows, codes) : pe_rows_view(&ix->rows);
 }
 
-pe_pruner hnsw_pruner(const peri_index *ix, const pe_view *view, hnsw_worker *w, unsigned level)
+pe_pruner pe_hnsw_pruner(const peri_index *ix, const pe_view *view, hnsw_worker *w, unsigned level)
 {
     const hnsw *h = hnsw_of(ix);
-    return (pe_pruner){&ix->rows, &h->layer[level], view, hnsw_alpha_key(h), w->scratch,
-                       w->chosen};
+    return (pe_pruner){&ix->rows, &h->layer[level], view, hnsw_alpha_key(h), w->scratch, w->chosen};
 }
 
 static size_t worker_bytes(const peri_index *ix)
@@ -34,7 +33,7 @@ static size_t worker_bytes(const peri_index *ix)
     return (size_t)ix->space.dim * sizeof(float);
 }
 
-void hnsw_free_workers(peri_index *ix)
+void pe_hnsw_free_workers(peri_index *ix)
 {
     hnsw *h = hnsw_of(ix);
     for (unsigned i = 0; i < h->n_workers; i++) {
@@ -50,12 +49,12 @@ void hnsw_free_workers(peri_index *ix)
     h->n_workers = 0;
 }
 
-peri_status hnsw_make_workers(peri_index *ix, unsigned n)
+peri_status pe_hnsw_make_workers(peri_index *ix, unsigned n)
 {
     hnsw *h = hnsw_of(ix);
     if (n <= h->n_workers)
         return PERI_OK;
-    hnsw_free_workers(ix);
+    pe_hnsw_free_workers(ix);
     h->workers = pe_calloc(&ix->host, n * sizeof *h->workers);
     if (!h->workers)
         return PERI_ERR_NOMEM;
@@ -68,22 +67,22 @@ peri_status hnsw_make_workers(peri_index *ix, unsigned n)
         w->cands = pe_alloc(&ix->host, (h->ef_construction + 1) * sizeof *w->cands);
         w->picked = pe_alloc(&ix->host, PE_DEGREE_MAX * sizeof *w->picked);
         if (!w->scratch || !w->chosen || !w->cands || !w->picked) {
-            hnsw_free_workers(ix);
+            pe_hnsw_free_workers(ix);
             return PERI_ERR_NOMEM;
         }
     }
     return PERI_OK;
 }
 
-peri_status hnsw_reserve(peri_index *ix, size_t slots, size_t rows, int exact, unsigned workers)
+peri_status pe_hnsw_reserve(peri_index *ix, size_t slots, size_t rows, int exact, unsigned workers)
 {
     hnsw *h = hnsw_of(ix);
     size_t want[HNSW_LEVELS] = {0};
-    PE_TRY(hnsw_make_workers(ix, workers));
+    PE_TRY(pe_hnsw_make_workers(ix, workers));
     PE_TRY(pe_layer_reserve(&h->layer[0], &ix->epoch, slots, exact));
     PE_TRY(pe_array_reserve(&h->gone, &ix->epoch, (slots + 63) / 64, exact));
     for (size_t i = 0; i < rows; i++)
-        for (uint32_t l = hnsw_level_of(h, h->drawn + i); l > 0; l--)
+        for (uint32_t l = pe_hnsw_level_of(h, h->drawn + i); l > 0; l--)
             want[l]++;
     for (unsigned l = 1; l < HNSW_LEVELS; l++)
         PE_TRY(pe_layer_reserve(&h->layer[l], &ix->epoch, h->layer[l].count + want[l], exact));
@@ -97,7 +96,7 @@ enum { TRAIN_ROWS = 1024, CONNECT_ROWS = 1024 };
 
 /* Codes are trained when a batch comes that can teach them, or once enough rows came one by one;
  * until then traversal reads the rows. */
-peri_status hnsw_before(peri_index *ix, const float *rows, size_t n, pe_progress *progress)
+peri_status pe_hnsw_before(peri_index *ix, const float *rows, size_t n, pe_progress *progress)
 {
     hnsw *h = hnsw_of(ix);
     if (h->codes == PERI_CODES_NONE || atomic_load(&ix->rows.codes))
@@ -110,8 +109,8 @@ peri_status hnsw_before(peri_index *ix, const float *rows, size_t n, pe_progress
     return PERI_OK;
 }
 
-uint32_t hnsw_descend(const hnsw *h, pe_beam *b, const pe_view *view, const pe_point *p,
-                      uint32_t slot_limit, uint64_t entry, unsigned level, float *key)
+uint32_t pe_hnsw_descend(const hnsw *h, pe_beam *b, const pe_view *view, const pe_point *p,
+                         uint32_t slot_limit, uint64_t entry, unsigned level, float *key)
 {
     uint32_t node = (uint32_t)entry;
     unsigned at = (unsigned)(entry >> 32);
@@ -212,7 +211,7 @@ static void insert_upper(peri_index *ix, hnsw_worker *w, const pe_view *view, co
         pe_link_set(&words[1], down);
         if (entry != HNSW_NO_ENTRY && l <= entry >> 32) {
             float key;
-            uint32_t from = hnsw_descend(h, &w->beam, view, p, limit, entry, l, &key);
+            uint32_t from = pe_hnsw_descend(h, &w->beam, view, p, limit, entry, l, &key);
             pe_beam_query q = {.layer = layer,
                                .limit = layer->count,
                                .view = view,
@@ -222,7 +221,7 @@ static void insert_upper(peri_index *ix, hnsw_worker *w, const pe_view *view, co
                                .n_entries = 1};
             /* Room was reserved for a larger layer. */
             (void)pe_beam_search(&w->beam, &q);
-            pe_pruner prune = hnsw_pruner(ix, view, w, l);
+            pe_pruner prune = pe_hnsw_pruner(ix, view, w, l);
             size_t n = take_candidates(ix, w, layer, node);
             size_t kept = pe_prune(&prune, w->cands, n, h->m, w->picked);
             if (fresh)
@@ -237,13 +236,13 @@ static void insert_upper(peri_index *ix, hnsw_worker *w, const pe_view *view, co
         atomic_store_explicit(&h->entry, (uint64_t)level << 32 | down, memory_order_release);
 }
 
-int hnsw_link_dense(peri_index *ix, hnsw_worker *w, const pe_view *view, const pe_point *p,
-                    uint32_t slot)
+int pe_hnsw_link_dense(peri_index *ix, hnsw_worker *w, const pe_view *view, const pe_point *p,
+                       uint32_t slot)
 {
     hnsw *h = hnsw_of(ix);
     uint32_t limit = atomic_load_explicit(&ix->slots.readable, memory_order_acquire);
     float key;
-    uint32_t from = hnsw_descend(h, &w->beam, view, p, limit, hnsw_entry(h), 0, &key);
+    uint32_t from = pe_hnsw_descend(h, &w->beam, view, p, limit, hnsw_entry(h), 0, &key);
     pe_beam_query q = {.layer = &h->layer[0],
                        .limit = limit,
                        .view = view,
@@ -258,7 +257,7 @@ int hnsw_link_dense(peri_index *ix, hnsw_worker *w, const pe_view *view, const p
         pe_link_same(&h->layer[0], &h->locks, same, slot);
         return 0;
     }
-    pe_pruner prune = hnsw_pruner(ix, view, w, 0);
+    pe_pruner prune = pe_hnsw_pruner(ix, view, w, 0);
     size_t kept = pe_prune(&prune, w->cands, n, h->m_max, w->picked);
     link_node(&prune, &h->locks, slot, w->cands, n, w->picked, kept);
     return 1;
@@ -267,7 +266,7 @@ int hnsw_link_dense(peri_index *ix, hnsw_worker *w, const pe_view *view, const p
 static void insert_one(peri_index *ix, hnsw_worker *w, uint32_t slot, uint32_t level)
 {
     hnsw *h = hnsw_of(ix);
-    pe_view view = hnsw_build_view(ix);
+    pe_view view = pe_hnsw_build_view(ix);
     float *row = w->scratch;
     pe_point p = pe_view_point(&ix->rows, &view, slot, row);
     uint64_t entry = hnsw_entry(h);
@@ -280,7 +279,7 @@ static void insert_one(peri_index *ix, hnsw_worker *w, uint32_t slot, uint32_t l
         if (entry == HNSW_NO_ENTRY)
             return;
     }
-    if (hnsw_link_dense(ix, w, &view, &p, slot) == 0)
+    if (pe_hnsw_link_dense(ix, w, &view, &p, slot) == 0)
         return; /* reached through the row that it equals */
     if (level > 0) {
         pthread_mutex_lock(&h->upper);
@@ -308,20 +307,20 @@ static void insert_worker(void *ctx, unsigned worker)
         size_t i = atomic_fetch_add(&b->next, 1);
         if (i >= b->n)
             return;
-        insert_one(b->ix, &h->workers[worker], b->slots[i], hnsw_level_of(h, b->first_draw + i));
+        insert_one(b->ix, &h->workers[worker], b->slots[i], pe_hnsw_level_of(h, b->first_draw + i));
         atomic_fetch_add(&b->finished, 1);
         pe_progress_add(b->progress, worker, 1);
     }
 }
 
-peri_status hnsw_insert(peri_index *ix, const uint32_t *slots, size_t n, pe_progress *progress,
-                        unsigned workers, size_t *done)
+peri_status pe_hnsw_insert(peri_index *ix, const uint32_t *slots, size_t n, pe_progress *progress,
+                           unsigned workers, size_t *done)
 {
     hnsw *h = hnsw_of(ix);
     batch b = {ix, slots, n, 0, 0, h->drawn, progress};
     for (size_t i = 0; i < n; i++) {
         clear_list(&h->layer[0], slots[i]);
-        hnsw_set_gone(h, slots[i], 0);
+        pe_hnsw_set_gone(h, slots[i], 0);
     }
     if (n == 1)
         workers = 1;
@@ -332,6 +331,6 @@ peri_status hnsw_insert(peri_index *ix, const uint32_t *slots, size_t n, pe_prog
     /* A batch that makes up a good part of the index pays for a look at all of it. */
     uint32_t count = slots[n - 1] + 1;
     if (n >= CONNECT_ROWS && n >= count / 8)
-        PE_TRY(hnsw_connect(ix, count));
+        PE_TRY(pe_hnsw_connect(ix, count));
     return PERI_OK;
 }

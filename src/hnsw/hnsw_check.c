@@ -1,7 +1,7 @@
 /* The full structural proof of H1 to H6 and G1. */
 #include "hnsw/hnsw.h"
 
-peri_status hnsw_reach(const peri_index *ix, uint32_t count, uint64_t *reached)
+peri_status pe_hnsw_reach(const peri_index *ix, uint32_t count, uint64_t *reached)
 {
     const hnsw *h = hnsw_of(ix);
     pe_host *host = (pe_host *)(uintptr_t)&ix->host;
@@ -112,7 +112,7 @@ static peri_status check_reached(checker *c)
     uint64_t *reached = pe_calloc(host, bytes);
     if (!reached)
         return PERI_ERR_NOMEM;
-    peri_status status = hnsw_reach(ix, count, reached);
+    peri_status status = pe_hnsw_reach(ix, count, reached);
     for (uint32_t slot = 0; slot < count && status == PERI_OK; slot++)
         if (!pe_slots_dead(&ix->slots, slot) && !(reached[slot / 64] >> slot % 64 & 1))
             fault(c, "live row that no walk from the entry reaches", 0, slot, slot);
@@ -129,13 +129,13 @@ static void check_entry(checker *c)
             fault(c, "no entry though there are rows", 0, 0, 0);
         return;
     }
-    uint32_t nodes = level ? level < HNSW_LEVELS ? c->h->layer[level].count : 0
-                           : pe_slots_count(&c->ix->slots);
+    uint32_t nodes =
+        level ? level < HNSW_LEVELS ? c->h->layer[level].count : 0 : pe_slots_count(&c->ix->slots);
     if (node >= nodes || pe_layer_slot(&c->h->layer[level], node) == PE_NIL)
         fault(c, "entry that is not there", level, node, nodes);
 }
 
-peri_status hnsw_check(const peri_index *ix, pe_progress *progress, uint64_t *faults)
+peri_status pe_hnsw_check(const peri_index *ix, pe_progress *progress, uint64_t *faults)
 {
     const hnsw *h = hnsw_of(ix);
     pe_host *host = (pe_host *)(uintptr_t)&ix->host;

@@ -13,7 +13,7 @@ static void link_back(peri_index *ix, const pe_view *view, const pe_point *p, ui
 {
     hnsw *h = hnsw_of(ix);
     hnsw_worker *w = &h->workers[0];
-    if (hnsw_link_dense(ix, w, view, p, slot) == 0)
+    if (pe_hnsw_link_dense(ix, w, view, p, slot) == 0)
         return;
     const pe_beam *b = &w->beam;
     for (size_t i = 0; i < b->n; i++)
@@ -27,7 +27,7 @@ static void link_back(peri_index *ix, const pe_view *view, const pe_point *p, ui
 static size_t connect_round(peri_index *ix, uint32_t count, const uint64_t *reached)
 {
     hnsw *h = hnsw_of(ix);
-    pe_view view = hnsw_build_view(ix);
+    pe_view view = pe_hnsw_build_view(ix);
     size_t lost = 0;
     for (uint32_t slot = 0; slot < count; slot++) {
         if (reached[slot / 64] >> slot % 64 & 1)
@@ -41,7 +41,7 @@ static size_t connect_round(peri_index *ix, uint32_t count, const uint64_t *reac
     return lost;
 }
 
-peri_status hnsw_connect(peri_index *ix, uint32_t count)
+peri_status pe_hnsw_connect(peri_index *ix, uint32_t count)
 {
     hnsw *h = hnsw_of(ix);
     size_t words = (size_t)count / 64 + 1, lost = 1;
@@ -56,7 +56,7 @@ peri_status hnsw_connect(peri_index *ix, uint32_t count)
     /* A forced link may cost another row its only one: look again. */
     for (int round = 0; round < ROUNDS && lost && status == PERI_OK; round++) {
         memset(reached, 0, words * sizeof *reached);
-        status = hnsw_reach(ix, count, reached);
+        status = pe_hnsw_reach(ix, count, reached);
         if (status == PERI_OK)
             lost = connect_round(ix, count, reached);
     }

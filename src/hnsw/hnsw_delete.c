@@ -17,7 +17,7 @@
 
 enum { SWEEP_STEP = 48, CANDIDATES = 320 };
 
-void hnsw_set_gone(hnsw *h, uint32_t slot, int gone)
+void pe_hnsw_set_gone(hnsw *h, uint32_t slot, int gone)
 {
     uint64_t *word = (uint64_t *)(void *)pe_array_at(&h->gone, slot / 64);
     uint64_t bit = (uint64_t)1 << slot % 64;
@@ -35,8 +35,8 @@ static int compare_slots(const void *a, const void *b)
 /* Will this sweep free the slot? */
 static int to_be_freed(const hnsw *h, uint32_t slot)
 {
-    return hnsw_is_gone(h, slot) && bsearch(&slot, h->dead, h->n_sweeping, sizeof slot,
-                                            compare_slots) != NULL;
+    return hnsw_is_gone(h, slot) &&
+           bsearch(&slot, h->dead, h->n_sweeping, sizeof slot, compare_slots) != NULL;
 }
 
 /* ---- one list ---- */
@@ -125,7 +125,7 @@ static void relink(repair *r, const pe_point *p)
 {
     write_list(r, NULL, 0, PE_NIL);
     if (!r->layer->head)
-        (void)hnsw_link_dense(r->ix, r->w, &r->view, p, r->node);
+        (void)pe_hnsw_link_dense(r->ix, r->w, &r->view, p, r->node);
 }
 
 static void repair_list(repair *r, uint32_t node)
@@ -138,8 +138,8 @@ static void repair_list(repair *r, uint32_t node)
     r->lost_twin = 0;
     if (collect(r, &same) == 0)
         return;
-    pe_point from = pe_view_point(&r->ix->rows, &r->view, pe_layer_slot(r->layer, node),
-                                  r->w->scratch);
+    pe_point from =
+        pe_view_point(&r->ix->rows, &r->view, pe_layer_slot(r->layer, node), r->w->scratch);
     if (r->n == 0 && same == PE_NIL) {
         relink(r, &from);
         return;
@@ -220,9 +220,8 @@ static void visit(repair *r, uint32_t node)
     if (!h->sweep_freeing) {
         if (!to_be_freed(h, slot))
             repair_list(r, node);
-    } else if (to_be_freed(h, slot) &&
-               pe_grow(&r->ix->host, &h->spare[l], &h->spare_room[l], h->n_spare[l] + 1,
-                       sizeof *h->spare[l]) == PERI_OK) {
+    } else if (to_be_freed(h, slot) && pe_grow(&r->ix->host, &h->spare[l], &h->spare_room[l],
+                                               h->n_spare[l] + 1, sizeof *h->spare[l]) == PERI_OK) {
         pe_link_set((pe_link *)(void *)pe_array_at(&r->layer->nodes, node), PE_NIL);
         h->spare[l][h->n_spare[l]++] = node;
     }
@@ -232,7 +231,7 @@ static void visit(repair *r, uint32_t node)
 static void sweep(peri_index *ix, size_t budget)
 {
     hnsw *h = hnsw_of(ix);
-    repair r = {.ix = ix, .h = h, .w = &h->workers[0], .view = hnsw_build_view(ix)};
+    repair r = {.ix = ix, .h = h, .w = &h->workers[0], .view = pe_hnsw_build_view(ix)};
     while (budget > 0) {
         if (h->sweep_layer < 0) {
             if (h->n_dead == 0)
@@ -240,7 +239,7 @@ static void sweep(peri_index *ix, size_t budget)
             begin_sweep(h);
         }
         r.layer = &h->layer[h->sweep_layer];
-        r.prune = hnsw_pruner(ix, &r.view, r.w, (unsigned)h->sweep_layer);
+        r.prune = pe_hnsw_pruner(ix, &r.view, r.w, (unsigned)h->sweep_layer);
         uint32_t count = layer_nodes(ix, h, h->sweep_layer);
         while (budget > 0 && h->sweep_node < count) {
             visit(&r, h->sweep_node++);
@@ -260,10 +259,10 @@ static void sweep(peri_index *ix, size_t budget)
     }
 }
 
-void hnsw_removed(peri_index *ix, uint32_t slot)
+void pe_hnsw_removed(peri_index *ix, uint32_t slot)
 {
     hnsw *h = hnsw_of(ix);
-    hnsw_set_gone(h, slot, 1);
+    pe_hnsw_set_gone(h, slot, 1);
     /* Without memory for the list the slot waits until the index is saved and opened again. */
     if (pe_grow(&ix->host, &h->dead, &h->dead_room, h->n_dead + 1, sizeof *h->dead) == PERI_OK)
         h->dead[h->n_dead++] = slot;
@@ -298,10 +297,10 @@ static peri_status retrain(peri_index *ix, pe_progress *progress)
     return pe_rows_train(&ix->rows, NULL, 0, pe_slots_count(&ix->slots), progress);
 }
 
-peri_status hnsw_maintain(peri_index *ix, pe_progress *progress, unsigned workers)
+peri_status pe_hnsw_maintain(peri_index *ix, pe_progress *progress, unsigned workers)
 {
     (void)workers;
     PE_TRY(finish_sweeps(ix, progress));
     PE_TRY(retrain(ix, progress));
-    return hnsw_connect(ix, pe_slots_count(&ix->slots));
+    return pe_hnsw_connect(ix, pe_slots_count(&ix->slots));
 }

@@ -9,8 +9,8 @@
  *   LNK0  m_max links (u32) a slot, mapped; graph.h says what a link is
  *   LNKU  layers 1, 2, ...: per node slot, node below and m links, all u32
  *
- * Checksums find damage; these rules hold for a file made to deceive as well: everything in LNKU and
- * the entry is checked when it is read, and LNK0 when the graph may be written to. A read-only
+ * Checksums find damage; these rules hold for a file made to deceive as well: everything in LNKU
+ * and the entry is checked when it is read, and LNK0 when the graph may be written to. A read-only
  * mapping is not read through for that: search skips a link that is out of bounds (G1). */
 #include "hnsw/hnsw.h"
 #include "base/checked.h"
@@ -93,7 +93,7 @@ static void save_upper(const peri_index *ix, pe_segw *w, const uint32_t *renumbe
     pe_segw_end(w);
 }
 
-peri_status hnsw_save(const peri_index *ix, pe_segw *w, const uint32_t *renumber, uint32_t count)
+peri_status pe_hnsw_save(const peri_index *ix, pe_segw *w, const uint32_t *renumber, uint32_t count)
 {
     save_head(ix, w, renumber, count);
     save_dense(ix, w, renumber);
@@ -171,8 +171,7 @@ static peri_status check_upper(const peri_index *ix, pe_segr *r, const pe_sectio
             }
         }
     uint64_t entry = hnsw_entry(h);
-    if (entry != HNSW_NO_ENTRY &&
-        pe_layer_slot(&h->layer[entry >> 32], (uint32_t)entry) == PE_NIL)
+    if (entry != HNSW_NO_ENTRY && pe_layer_slot(&h->layer[entry >> 32], (uint32_t)entry) == PE_NIL)
         return pe_segr_fault(r, s, 0, "the entry is a spare node");
     return PERI_OK;
 }
@@ -225,7 +224,7 @@ static peri_status load_writer_state(peri_index *ix)
             continue;
         PE_TRY(pe_grow(&ix->host, &h->dead, &h->dead_room, h->n_dead + 1, sizeof *h->dead));
         h->dead[h->n_dead++] = slot;
-        hnsw_set_gone(h, slot, 1);
+        pe_hnsw_set_gone(h, slot, 1);
     }
     for (unsigned l = 1; l < HNSW_LEVELS; l++)
         for (uint32_t node = 0; node < h->layer[l].count; node++) {
@@ -235,17 +234,17 @@ static peri_status load_writer_state(peri_index *ix)
                            sizeof *h->spare[l]));
             h->spare[l][h->n_spare[l]++] = node;
         }
-    return hnsw_make_workers(ix, 1);
+    return pe_hnsw_make_workers(ix, 1);
 }
 
-peri_status hnsw_open(peri_index *ix, pe_segr *r, int map, int writable)
+peri_status pe_hnsw_open(peri_index *ix, pe_segr *r, int map, int writable)
 {
     hnsw *h = hnsw_of(ix);
     uint32_t counts[HNSW_LEVELS];
     pthread_mutex_init(&h->upper, NULL);
     h->sweep_layer = -1;
     PE_TRY(read_head(ix, r, counts));
-    hnsw_init_layers(ix);
+    pe_hnsw_init_layers(ix);
     PE_TRY(pe_index_load_array(ix, r, TAG_LNK0, &h->layer[0].nodes, counts[0], map, writable, 0));
     PE_TRY(load_upper(ix, r, counts));
     if (!writable)

@@ -207,7 +207,8 @@ peri_status peri_index_get_info(const peri_index *ix, peri_index_info *info)
     info->bytes_mapped = atomic_load_explicit(&ix->host.mapped, memory_order_relaxed);
     info->next_id = atomic_load_explicit(&ix->slots.next_id, memory_order_relaxed);
     uint32_t count = pe_slots_count(&ix->slots);
-    uint32_t unused = (uint32_t)info->rows + atomic_load_explicit(&ix->slots.spare, memory_order_relaxed);
+    uint32_t unused =
+        (uint32_t)info->rows + atomic_load_explicit(&ix->slots.spare, memory_order_relaxed);
     info->deleted = count > unused ? count - unused : 0;
     if (ix->kind->info)
         ix->kind->info(ix, info);

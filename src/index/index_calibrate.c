@@ -1,9 +1,9 @@
 /* The curve behind target_recall: recall@10 by effort, measured on the index's own rows.
  *
  * A stored row as query would flatter: its links lead straight to its neighbours. So each sampled
- * row is moved in a random direction by the distance to its tenth neighbour, which puts the query as
- * far from the rows as real queries are (half of it measured 0.05 too hopeful on SIFT), and the true
- * answer is found exactly. */
+ * row is moved in a random direction by the distance to its tenth neighbour, which puts the query
+ * as far from the rows as real queries are (half of it measured 0.05 too hopeful on SIFT), and the
+ * true answer is found exactly. */
 #include "index/index.h"
 #include "base/rng.h"
 
@@ -67,8 +67,13 @@ static peri_status exact(const peri_index *ix, pe_scratch *scratch, const float 
     PE_TRY(pe_rows_check(&ix->rows, row, "sample", 0, &norm));
     pe_rows_prepare(&ix->rows, row, norm, scratch->query, &prepared);
     PE_TRY(pe_scratch_cands(scratch, AT + 2));
-    pe_search s = {.ix = ix, .scratch = scratch, .query = &prepared, .want = AT + (reach != NULL),
-                   .accept = &accept, .share = 1, .max_key = INFINITY};
+    pe_search s = {.ix = ix,
+                   .scratch = scratch,
+                   .query = &prepared,
+                   .want = AT + (reach != NULL),
+                   .accept = &accept,
+                   .share = 1,
+                   .max_key = INFINITY};
     s.limit = pe_slots_count(&ix->slots);
     PE_TRY(pe_exact_search(&s));
     for (size_t i = 0; i < s.n; i++) {

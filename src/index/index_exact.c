@@ -1,4 +1,5 @@
-/* Exact search on the rows: what flat is, what every kind falls back to, the oracle of the tests. */
+/* Exact search on the rows: what flat is, what every kind falls back to, the oracle of the tests.
+ */
 #include "index/index.h"
 
 #include <math.h>

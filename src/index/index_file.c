@@ -302,8 +302,8 @@ peri_status pe_index_load_array(peri_index *ix, pe_segr *r, uint32_t tag, pe_arr
     for (uint32_t first = 0; first < count;) {
         uint32_t n = a->mask + 1 - (first & a->mask);
         n = n < count - first ? n : count - first;
-        PE_TRY(pe_segr_read(r, s, (uint64_t)first * a->stride, pe_array_at(a, first),
-                            n * a->stride));
+        PE_TRY(
+            pe_segr_read(r, s, (uint64_t)first * a->stride, pe_array_at(a, first), n * a->stride));
         first += n;
     }
     return PERI_OK;

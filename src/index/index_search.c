@@ -49,8 +49,8 @@ peri_status pe_index_effort(const peri_index *ix, const peri_query *q, uint32_t 
         *effort = c->effort[0];
     } else {
         double part = (q->target_recall - c->recall[i - 1]) / (c->recall[i] - c->recall[i - 1]);
-        *effort = c->effort[i - 1] +
-                  (uint32_t)ceil(part * (double)(c->effort[i] - c->effort[i - 1]));
+        *effort =
+            c->effort[i - 1] + (uint32_t)ceil(part * (double)(c->effort[i] - c->effort[i - 1]));
     }
     return PERI_OK;
 }
@@ -127,8 +127,8 @@ static size_t hits_from(const pe_search *s, const peri_query *q, peri_hit *hits)
         pe_cand c = s->scratch->cands[i];
         if (c.d > s->max_key)
             continue;
-        hits[n++] = (peri_hit){pe_slots_id(&s->ix->slots, c.slot),
-                               pe_rows_distance(&s->ix->space, c.d), 0};
+        hits[n++] =
+            (peri_hit){pe_slots_id(&s->ix->slots, c.slot), pe_rows_distance(&s->ix->space, c.d), 0};
     }
     /* Candidates tie by slot; hits tie by id. */
     for (size_t i = 1; i < n; i++) {
@@ -176,8 +176,8 @@ static peri_status search_all(pe_search *s, const peri_query *q)
 }
 
 /* Candidates to ask a kind for. */
-static size_t wanted(const peri_index *ix, const pe_prepared *p, const peri_query *q, uint32_t limit,
-                     uint32_t effort)
+static size_t wanted(const peri_index *ix, const pe_prepared *p, const peri_query *q,
+                     uint32_t limit, uint32_t effort)
 {
     size_t want = q->k;
     if (p->codes && !p->code_exact) {

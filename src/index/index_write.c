@@ -14,8 +14,8 @@ enum { PART = 16384 };
 typedef struct put {
     peri_index *ix;
     size_t n;
-    const uint64_t *ids;     /* NULL: numbered from next_id */
-    const peri_slice *keys;  /* keyed put */
+    const uint64_t *ids;    /* NULL: numbered from next_id */
+    const peri_slice *keys; /* keyed put */
     const float *rows;
     uint32_t flags;
     pe_progress progress;
@@ -41,8 +41,7 @@ static peri_status check_args(const peri_index *ix, size_t n, const float *rows,
 static peri_status check_rows(put *p)
 {
     for (size_t i = 0; i < p->n; i++)
-        PE_TRY(pe_rows_check(&p->ix->rows, p->rows + i * p->ix->space.dim, "row", i,
-                             &p->norms[i]));
+        PE_TRY(pe_rows_check(&p->ix->rows, p->rows + i * p->ix->space.dim, "row", i, &p->norms[i]));
     return PERI_OK;
 }
 
@@ -59,8 +58,7 @@ static peri_status check_new(const put *p)
     const pe_slots *s = &p->ix->slots;
     for (size_t i = 0; i < p->n; i++)
         if (pe_slots_find(s, p->ids[i]) != PE_NO_SLOT)
-            return pe_fail(PERI_ERR_EXISTS, "id %llu is present",
-                           (unsigned long long)p->ids[i]);
+            return pe_fail(PERI_ERR_EXISTS, "id %llu is present", (unsigned long long)p->ids[i]);
     if (p->n < 2)
         return PERI_OK;
     uint64_t *sorted = pe_alloc(&p->ix->host, p->n * sizeof *sorted);
@@ -329,10 +327,9 @@ static peri_status remove_id(peri_index *ix, uint64_t id)
 peri_status peri_index_remove(peri_index *ix, uint64_t id)
 {
     PE_TRY(pe_index_begin_write(ix));
-    peri_status status =
-        atomic_load_explicit(&ix->keys, memory_order_relaxed)
-            ? pe_fail(PERI_ERR_STATE, "the index is keyed: remove by key")
-            : remove_id(ix, id);
+    peri_status status = atomic_load_explicit(&ix->keys, memory_order_relaxed)
+                             ? pe_fail(PERI_ERR_STATE, "the index is keyed: remove by key")
+                             : remove_id(ix, id);
     pe_index_end_write(ix);
     return status;
 }
@@ -340,8 +337,8 @@ peri_status peri_index_remove(peri_index *ix, uint64_t id)
 static peri_status check_key(peri_slice key)
 {
     if (!key.data || key.size < 1 || key.size > PERI_MAX_KEY_SIZE)
-        return pe_fail(PERI_ERR_ARG, "key has %zu bytes, expected 1 to %d",
-                       key.data ? key.size : 0, PERI_MAX_KEY_SIZE);
+        return pe_fail(PERI_ERR_ARG, "key has %zu bytes, expected 1 to %d", key.data ? key.size : 0,
+                       PERI_MAX_KEY_SIZE);
     return PERI_OK;
 }
 
@@ -381,10 +378,10 @@ peri_status peri_index_key_of(const peri_index *ix, uint64_t id, peri_buf *key)
     pe_reader *place = pe_epoch_enter(&ix->epoch);
     const pe_keys *keys = atomic_load_explicit(&ix->keys, memory_order_acquire);
     peri_slice found;
-    peri_status status = keys && pe_keys_key_of(keys, id, &found)
-                             ? pe_buf_set(key, found.data, found.size)
-                             : pe_fail(PERI_ERR_NOT_FOUND, "no key for id %llu",
-                                       (unsigned long long)id);
+    peri_status status =
+        keys && pe_keys_key_of(keys, id, &found)
+            ? pe_buf_set(key, found.data, found.size)
+            : pe_fail(PERI_ERR_NOT_FOUND, "no key for id %llu", (unsigned long long)id);
     pe_epoch_exit(place);
     return status;
 }

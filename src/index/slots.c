@@ -72,8 +72,7 @@ static uint32_t map_find(const pe_slots *s, const pe_idmap *m, uint64_t id, size
         uint32_t slot = atomic_load_explicit(&m->entry[i], memory_order_acquire);
         if (slot == EMPTY)
             return PE_NO_SLOT;
-        if (slot != REMOVED &&
-            atomic_load_explicit(id_cell(s, slot), memory_order_relaxed) == id) {
+        if (slot != REMOVED && atomic_load_explicit(id_cell(s, slot), memory_order_relaxed) == id) {
             *at = i;
             return slot;
         }

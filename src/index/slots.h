@@ -28,7 +28,7 @@ typedef struct pe_idmap {
 typedef struct pe_slots {
     pe_host *host;
     pe_epoch *epoch;
-    _Atomic uint32_t count;  /* slots ever used; all below are readable */
+    _Atomic uint32_t count;    /* slots ever used; all below are readable */
     _Atomic uint32_t readable; /* slots that all arrays of the index have room for */
     _Atomic uint32_t live;
     _Atomic int direct;
@@ -38,7 +38,7 @@ typedef struct pe_slots {
     _Atomic(pe_idmap *) map; /* NULL while direct */
     uint32_t *free;          /* stack */
     size_t n_free, free_room;
-    _Atomic uint32_t spare; /* n_free, for readers */
+    _Atomic uint32_t spare;   /* n_free, for readers */
     _Atomic uint64_t next_id; /* above every id seen */
 } pe_slots;
 

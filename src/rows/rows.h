@@ -21,7 +21,7 @@
 #include "base/array.h"
 #include "kernels/kernels.h"
 #include "base/team.h"
-#include "perigee/index.h"
+#include "perigee/space.h"
 
 /* The 8-bit scalar quantiser of the codes. */
 typedef struct pe_quantiser {
@@ -41,9 +41,9 @@ typedef struct pe_view {
 
 /* A point to measure from: a query, or a stored row. */
 typedef struct pe_point {
-    const void *q;                /* in the form that view->dist takes */
-    float step, mid, sum, norm2;  /* of an i8 row or query */
-    float code_sum;               /* sum of its signed codes */
+    const void *q;               /* in the form that view->dist takes */
+    float step, mid, sum, norm2; /* of an i8 row or query */
+    float code_sum;              /* sum of its signed codes */
 } pe_point;
 
 typedef struct pe_codes {
@@ -68,8 +68,8 @@ typedef struct pe_rows {
     peri_space space;
     pe_elem elem;
     pe_array rows;
-    pe_array norms;             /* f32 a row, under cosine only */
-    _Atomic(pe_codes *) codes;  /* NULL until trained */
+    pe_array norms;            /* f32 a row, under cosine only */
+    _Atomic(pe_codes *) codes; /* NULL until trained */
 } pe_rows;
 
 void pe_rows_init(pe_rows *r, pe_host *host, pe_epoch *epoch, const peri_space *space);
