@@ -14,6 +14,7 @@
 #include "base/topk.h"
 #include "index/slots.h"
 #include "keys/keys.h"
+#include "perigee/index.h"
 #include "persist/segment.h"
 #include "rows/rows.h"
 

@@ -21,7 +21,7 @@
 #include "base/array.h"
 #include "kernels/kernels.h"
 #include "base/team.h"
-#include "perigee/index.h"
+#include "perigee/space.h"
 
 /* The 8-bit scalar quantiser of the codes. */
 typedef struct pe_quantiser {
