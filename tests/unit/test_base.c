@@ -405,7 +405,7 @@ static void an_array_of_any_stride_keeps_its_records(void **state)
 static void an_array_serves_borrowed_records_and_grows_past_them(void **state)
 {
     (void)state;
-    enum { STRIDE = 1000, N = 5001 };
+    enum { STRIDE = 1000, N = 33001 }; /* more than one chunk */
     pe_host host;
     static pe_epoch e;
     unsigned char *data = malloc((size_t)STRIDE * N);
