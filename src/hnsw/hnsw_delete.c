@@ -183,7 +183,7 @@ static void move_entry(const peri_index *ix, hnsw *h)
         uint32_t count = l ? h->layer[l].count : pe_slots_count(&ix->slots);
         for (uint32_t node = 0; node < count; node++) {
             uint32_t slot = pe_layer_slot(&h->layer[l], node);
-            if (slot == PE_NIL || pe_slots_dead(&ix->slots, slot))
+            if (slot == PE_NIL || hnsw_is_gone(h, slot))
                 continue;
             atomic_store_explicit(&h->entry, (uint64_t)l << 32 | node, memory_order_release);
             return;
