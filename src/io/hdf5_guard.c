@@ -36,6 +36,14 @@ void pe_hdf5_leave(pe_hdf5_guard *g)
     atomic_store_explicit(&inside, 0, memory_order_release);
 }
 
+peri_status pe_hdf5_outcome(const pe_hdf5 *h, peri_status status)
+{
+    if (h->failed == PERI_OK)
+        return status;
+    pe_detail_set(h->detail);
+    return h->failed;
+}
+
 static herr_t first_reason(unsigned n, const H5E_error2_t *error, void *out)
 {
     if (n == 0 && error->desc)
@@ -48,18 +56,6 @@ peri_status pe_hdf5_fail(peri_status status, const peri_matrix *m, const char *w
     char reason[128] = "no reason given";
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, first_reason, reason);
     return pe_fail(status, "%s:%s: libhdf5 could not %s: %s", m->path, m->dataset, what, reason);
-}
-
-hid_t pe_hdf5_file_access(void)
-{
-    hid_t list = H5Pcreate(H5P_FILE_ACCESS);
-    if (list < 0)
-        return list;
-#if H5_VERSION_GE(1, 10, 7)
-    H5Pset_file_locking(list, 0, 1);
-#endif
-    H5Pset_fclose_degree(list, H5F_CLOSE_STRONG);
-    return list;
 }
 
 /* libhdf5 of Debian 12 has no half type: IEEE 754 says sign 1, exponent 5 (bias 15), fraction 10.

@@ -4,7 +4,7 @@
  *     vf                                       VF_W floats
  *     vf_zero() vf_add(a, b) vf_sub(a, b)
  *     vf_fma(a, b, c)  vf_fnma(a, b, c)        a * b + c, -(a * b) + c, one rounding
- *     vf_load_E(p, i)  vf_tail_E(p, i, n)      E = f32, f16, bf16: elements i.. as f32; n of them
+ *     load_E(p, i)  tail_E(p, i, n)            E = f32, f16, bf16: elements i.. as f32; n of them
  *                                                and zeros, 0 < n < VF_W, nothing more read
  *     vf_sum(a)  vf_sum4(a[4], out)            the lanes' sums, in one and the same order
  *     VF_LONG VF_MEDIUM VF_PASS                PK_LONG, PK_MEDIUM, PK_PASS of the frame
@@ -23,16 +23,12 @@ PE_INLINE vf dot_part(vf a, vf q, vf r)
     return vf_fnma(q, r, a);
 }
 
-#define PE_FLOAT(op, elem, size)                                                                   \
-    PE_PLAIN(op##_##elem, vf, vf_zero, vf_add, op##_part, vf_load_f32, vf_tail_f32,                \
-             vf_load_##elem, vf_tail_##elem, vf_sum, vf_sum4, size)
-
-PE_FLOAT(l2, f32, *4)
-PE_FLOAT(l2, f16, *2)
-PE_FLOAT(l2, bf16, *2)
-PE_FLOAT(dot, f32, *4)
-PE_FLOAT(dot, f16, *2)
-PE_FLOAT(dot, bf16, *2)
+PE_PLAIN(l2_f32, vf, vf, vf, l2_part, f32, f32, vf, 32)
+PE_PLAIN(l2_f16, vf, vf, vf, l2_part, f32, f16, vf, 16)
+PE_PLAIN(l2_bf16, vf, vf, vf, l2_part, f32, bf16, vf, 16)
+PE_PLAIN(dot_f32, vf, vf, vf, dot_part, f32, f32, vf, 32)
+PE_PLAIN(dot_f16, vf, vf, vf, dot_part, f32, f16, vf, 16)
+PE_PLAIN(dot_bf16, vf, vf, vf, dot_part, f32, bf16, vf, 16)
 
 #define PK_W      VF_W
 #define PK_LONG   VF_LONG
@@ -89,15 +85,15 @@ PE_INLINE void cosine_add(cosine_sums *s, vf q, vf r)
         cosine_sums even = {vf_zero(), vf_zero(), vf_zero()}, odd = even;                          \
         size_t i = 0, n = dim;                                                                     \
         for (; i + 2 * VF_W <= n; i += 2 * VF_W) {                                                 \
-            cosine_add(&even, vf_load_f32(q, i), vf_load_##elem(row, i));                          \
-            cosine_add(&odd, vf_load_f32(q, i + VF_W), vf_load_##elem(row, i + VF_W));             \
+            cosine_add(&even, load_f32(q, i), load_##elem(row, i));                                \
+            cosine_add(&odd, load_f32(q, i + VF_W), load_##elem(row, i + VF_W));                   \
         }                                                                                          \
         if (i + VF_W <= n) {                                                                       \
-            cosine_add(&even, vf_load_f32(q, i), vf_load_##elem(row, i));                          \
+            cosine_add(&even, load_f32(q, i), load_##elem(row, i));                                \
             i += VF_W;                                                                             \
         }                                                                                          \
         if (i < n)                                                                                 \
-            cosine_add(&odd, vf_tail_f32(q, i, n - i), vf_tail_##elem(row, i, n - i));             \
+            cosine_add(&odd, tail_f32(q, i, n - i), tail_##elem(row, i, n - i));                   \
         const float qr = vf_sum(vf_add(even.qr, odd.qr)), qq = vf_sum(vf_add(even.qq, odd.qq)),    \
                     rr = vf_sum(vf_add(even.rr, odd.rr));                                          \
         return cosine_safe(qq, rr) ? cosine_of(qr, qq, rr) : pe_cosine_rescue_##elem(q, row, dim); \
@@ -125,10 +121,10 @@ PE_INLINE void tile_block(const float *q, size_t q_stride, const int nq, const f
         vf qv[VF_TILE_Q];
         PE_UNROLL
         for (int k = 0; k < nq; k++)
-            qv[k] = vf_load_f32(q + (size_t)k * q_stride, i);
+            qv[k] = load_f32(q + (size_t)k * q_stride, i);
         PE_UNROLL
         for (int r = 0; r < 4; r++) {
-            const vf rv = vf_load_f32(rows[r], i);
+            const vf rv = load_f32(rows[r], i);
             PE_UNROLL
             for (int k = 0; k < nq; k++)
                 a[k][r] = vf_fnma(qv[k], rv, a[k][r]);
@@ -137,10 +133,10 @@ PE_INLINE void tile_block(const float *q, size_t q_stride, const int nq, const f
     if (i < n) {
         PE_UNROLL
         for (int r = 0; r < 4; r++) {
-            const vf rv = vf_tail_f32(rows[r], i, n - i);
+            const vf rv = tail_f32(rows[r], i, n - i);
             PE_UNROLL
             for (int k = 0; k < nq; k++)
-                a[k][r] = vf_fnma(vf_tail_f32(q + (size_t)k * q_stride, i, n - i), rv, a[k][r]);
+                a[k][r] = vf_fnma(tail_f32(q + (size_t)k * q_stride, i, n - i), rv, a[k][r]);
         }
     }
     PE_UNROLL

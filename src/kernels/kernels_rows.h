@@ -131,18 +131,45 @@ static void PK(ids)(const void *q, const pe_rowview *v, const uint32_t *slots, s
         out[i] = PK(pair)(q, pe_rowview_at(v, slots[i]), dim, once);
 }
 
+/* Two streams, the halves of the run: the hardware prefetcher goes by the address of the load and
+ * follows streams that go on from row to row through the same instructions, where four rows in
+ * sequence break off and begin again at each group. Zen 5, 768-d f32: 101 % against 82 % of the
+ * bandwidth that a plain read loop has of memory, 93 % against 78 % of the second cache's; one row
+ * at a time, 99 % and 88 %. Short rows, bound by the adding up, go by in fours, two from each
+ * stream. Software prefetch gave short rows 10 % more from memory and took as much in the caches.
+ */
 static void PK(run)(const void *q, const void *rows, size_t stride, uint32_t dim, size_t n,
                     float *out)
 {
     const PK(once) once = PK(prepare)(q, dim);
-    const unsigned char *row = rows;
+    const size_t half = PK(bytes)(dim) < 8 * PE_LINE ? n / 4 * 2 : n / 2;
+    const unsigned char *a = rows, *b = a + half * stride;
     size_t i = 0;
-    for (; i + 4 <= n; i += 4, row += 4 * stride) {
-        const unsigned char *const r[4] = {row, row + stride, row + 2 * stride, row + 3 * stride};
-        PK(group)(q, r, dim, once, out + i);
+    if (PK(bytes)(dim) < 8 * PE_LINE) {
+        for (; i < half; i += 2, a += 2 * stride, b += 2 * stride) {
+            const unsigned char *const r[4] = {a, b, a + stride, b + stride};
+            float o[4];
+            PK(group)(q, r, dim, once, o);
+            out[i] = o[0];
+            out[half + i] = o[1];
+            out[i + 1] = o[2];
+            out[half + i + 1] = o[3];
+        }
     }
-    for (; i < n; i++, row += stride)
-        out[i] = PK(pair)(q, row, dim, once);
+    for (; i < half; i++, a += stride, b += stride) {
+        const unsigned char *const r[2] = {a, b};
+        PK(acc) s[2];
+        if (dim >= PK_LONG)
+            PK(body)(q, r, dim, 2, 4, s);
+        else if (dim >= PK_MEDIUM)
+            PK(body)(q, r, dim, 2, 2, s);
+        else
+            PK(body)(q, r, dim, 2, 1, s);
+        out[i] = PK(finish)(once, s[0]);
+        out[half + i] = PK(finish)(once, s[1]);
+    }
+    for (i = 2 * half; i < n; i++, b += stride)
+        out[i] = PK(pair)(q, b, dim, once);
 }
 
 #undef PK

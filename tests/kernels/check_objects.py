@@ -33,7 +33,7 @@ LEVELS = {
         "c": (FLOATS + ["i8", "b1"], {}),
         "neon": (FLOATS + ["i8", "b1"],
                  {"f32": r"fml[as]\s+v\d+\.4s", "f16": r"fcvtl", "bf16": r"fml[as]\s+v\d+\.4s",
-                  "i8": r"smlal2?\s", "b1": r"cnt\s+v\d+\.16b"}),
+                  "i8": r"smlal|sadalp", "b1": r"cnt\s+v\d+\.16b"}),
         "neon-dot": (["i8"], {"i8": r"[su]dot\s+v\d+\.4s"}),
     },
 }

@@ -48,33 +48,18 @@ PE_INLINE __m256i low_lanes(size_t n)
     return _mm256_loadu_si256((const void *)(MASKS + 8 - n));
 }
 
-/* n bytes, fewer than 16, then zeros. */
 PE_INLINE __m128i part_of_16(const unsigned char *p, size_t n)
 {
-    uint64_t low = 0, high = 0;
-    if (n >= 8) {
-        memcpy(&low, p, 8);
-        if (n > 8) { /* the last eight bytes, those before the ninth shifted out */
-            memcpy(&high, p + n - 8, 8);
-            high >>= 8 * (16 - n);
-        }
-    } else if (n >= 4) {
-        uint32_t first, last;
-        memcpy(&first, p, 4);
-        memcpy(&last, p + n - 4, 4);
-        low = first | (uint64_t)last << 8 * (n - 4);
-    } else if (n > 0) {
-        low = p[0] | (uint64_t)p[n / 2] << 8 * (n / 2) | (uint64_t)p[n - 1] << 8 * (n - 1);
-    }
-    return _mm_set_epi64x((long long)high, (long long)low);
+    const pe_part part = pe_part_of_16(p, n);
+    return _mm_set_epi64x((long long)part.high, (long long)part.low);
 }
 
-PE_INLINE vf vf_load_f32(const void *p, size_t i)
+PE_INLINE vf load_f32(const void *p, size_t i)
 {
     return _mm256_loadu_ps((const float *)p + i);
 }
 
-PE_INLINE vf vf_tail_f32(const void *p, size_t i, size_t n)
+PE_INLINE vf tail_f32(const void *p, size_t i, size_t n)
 {
     return _mm256_maskload_ps((const float *)p + i, low_lanes(n));
 }
@@ -94,22 +79,22 @@ PE_INLINE vf from_bf16(__m128i x)
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
 }
 
-PE_INLINE vf vf_load_f16(const void *p, size_t i)
+PE_INLINE vf load_f16(const void *p, size_t i)
 {
     return _mm256_cvtph_ps(load_16bit(p, i));
 }
 
-PE_INLINE vf vf_tail_f16(const void *p, size_t i, size_t n)
+PE_INLINE vf tail_f16(const void *p, size_t i, size_t n)
 {
     return _mm256_cvtph_ps(tail_16bit(p, i, n));
 }
 
-PE_INLINE vf vf_load_bf16(const void *p, size_t i)
+PE_INLINE vf load_bf16(const void *p, size_t i)
 {
     return from_bf16(load_16bit(p, i));
 }
 
-PE_INLINE vf vf_tail_bf16(const void *p, size_t i, size_t n)
+PE_INLINE vf tail_bf16(const void *p, size_t i, size_t n)
 {
     return from_bf16(tail_16bit(p, i, n));
 }
@@ -210,10 +195,8 @@ PE_INLINE __m256i dot_i8_part(__m256i a, __m256i q, __m256i r)
     return vi_add(a, _mm256_madd_epi16(q, r));
 }
 
-PE_PLAIN(l2_i8, __m256i, vi_zero, vi_add, l2_i8_part, load_i8, tail_i8, load_i8, tail_i8, l2_sum,
-         l2_sum4, *1)
-PE_PLAIN(dot_i8, __m256i, vi_zero, vi_add, dot_i8_part, load_i8, tail_i8, load_i8, tail_i8, dot_sum,
-         dot_sum4, *1)
+PE_PLAIN(l2_i8, __m256i, __m256i, vi, l2_i8_part, i8, i8, l2, 8)
+PE_PLAIN(dot_i8, __m256i, __m256i, vi, dot_i8_part, i8, i8, dot, 8)
 
 PE_INLINE __m256i load_b1(const void *p, size_t i)
 {
@@ -252,10 +235,8 @@ PE_INLINE __m256i dot_b1_part(__m256i a, __m256i q, __m256i r)
     return vi_add(a, count_bits(_mm256_and_si256(q, r)));
 }
 
-PE_PLAIN(l2_b1, __m256i, vi_zero, vi_add, l2_b1_part, load_b1, tail_b1, load_b1, tail_b1, l2_sum,
-         l2_sum4, / 8)
-PE_PLAIN(dot_b1, __m256i, vi_zero, vi_add, dot_b1_part, load_b1, tail_b1, load_b1, tail_b1, dot_sum,
-         dot_sum4, / 8)
+PE_PLAIN(l2_b1, __m256i, __m256i, vi, l2_b1_part, b1, b1, l2, 1)
+PE_PLAIN(dot_b1, __m256i, __m256i, vi, dot_b1_part, b1, b1, dot, 1)
 
 #define PK_PASS  4
 #define PK_EXACT 1

@@ -37,14 +37,14 @@ PE_INLINE vf vf_fnma(vf a, vf b, vf c)
     return _mm512_fnmadd_ps(a, b, c);
 }
 
-PE_INLINE vf vf_load_f32(const void *p, size_t i)
+PE_INLINE vf load_f32(const void *p, size_t i)
 {
     return _mm512_loadu_ps((const float *)p + i);
 }
 
-PE_INLINE vf vf_tail_f32(const void *p, size_t i, size_t n)
+PE_INLINE vf tail_f32(const void *p, size_t i, size_t n)
 {
-    return _mm512_maskz_loadu_ps(low16(n), (const float *)p + i);
+    return _mm512_maskz_loadu_ps(low16(n), touched((const float *)p + i));
 }
 
 PE_INLINE __m256i load_16bit(const void *p, size_t i)
@@ -54,7 +54,7 @@ PE_INLINE __m256i load_16bit(const void *p, size_t i)
 
 PE_INLINE __m256i tail_16bit(const void *p, size_t i, size_t n)
 {
-    return _mm256_maskz_loadu_epi16(low16(n), (const uint16_t *)p + i);
+    return _mm256_maskz_loadu_epi16(low16(n), touched((const uint16_t *)p + i));
 }
 
 PE_INLINE vf from_bf16(__m256i x)
@@ -62,22 +62,22 @@ PE_INLINE vf from_bf16(__m256i x)
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
 }
 
-PE_INLINE vf vf_load_f16(const void *p, size_t i)
+PE_INLINE vf load_f16(const void *p, size_t i)
 {
     return _mm512_cvtph_ps(load_16bit(p, i));
 }
 
-PE_INLINE vf vf_tail_f16(const void *p, size_t i, size_t n)
+PE_INLINE vf tail_f16(const void *p, size_t i, size_t n)
 {
     return _mm512_cvtph_ps(tail_16bit(p, i, n));
 }
 
-PE_INLINE vf vf_load_bf16(const void *p, size_t i)
+PE_INLINE vf load_bf16(const void *p, size_t i)
 {
     return from_bf16(load_16bit(p, i));
 }
 
-PE_INLINE vf vf_tail_bf16(const void *p, size_t i, size_t n)
+PE_INLINE vf tail_bf16(const void *p, size_t i, size_t n)
 {
     return from_bf16(tail_16bit(p, i, n));
 }
@@ -116,7 +116,7 @@ PE_INLINE __m512i load_i8(const void *p, size_t i)
 
 PE_INLINE __m512i tail_i8(const void *p, size_t i, size_t n)
 {
-    return _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(low32(n), (const int8_t *)p + i));
+    return _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(low32(n), touched((const int8_t *)p + i)));
 }
 
 PE_INLINE __m512i l2_i8_part(__m512i a, __m512i q, __m512i r)
@@ -130,10 +130,8 @@ PE_INLINE __m512i dot_i8_part(__m512i a, __m512i q, __m512i r)
     return _mm512_add_epi32(a, _mm512_madd_epi16(q, r));
 }
 
-PE_PLAIN(l2_i8, __m512i, vi_zero, vi_add, l2_i8_part, load_i8, tail_i8, load_i8, tail_i8, l2_sum,
-         l2_sum4, *1)
-PE_PLAIN(dot_i8, __m512i, vi_zero, vi_add, dot_i8_part, load_i8, tail_i8, load_i8, tail_i8, dot_sum,
-         dot_sum4, *1)
+PE_PLAIN(l2_i8, __m512i, __m512i, vi, l2_i8_part, i8, i8, l2, 8)
+PE_PLAIN(dot_i8, __m512i, __m512i, vi, dot_i8_part, i8, i8, dot, 8)
 
 PE_INLINE __m512i load_b1(const void *p, size_t i)
 {
@@ -168,10 +166,8 @@ PE_INLINE __m512i dot_b1_part(__m512i a, __m512i q, __m512i r)
     return _mm512_add_epi32(a, count_bits(_mm512_and_si512(q, r)));
 }
 
-PE_PLAIN(l2_b1, __m512i, vi_zero, vi_add, l2_b1_part, load_b1, tail_b1, load_b1, tail_b1, l2_sum,
-         l2_sum4, / 8)
-PE_PLAIN(dot_b1, __m512i, vi_zero, vi_add, dot_b1_part, load_b1, tail_b1, load_b1, tail_b1, dot_sum,
-         dot_sum4, / 8)
+PE_PLAIN(l2_b1, __m512i, __m512i, vi, l2_b1_part, b1, b1, l2, 1)
+PE_PLAIN(dot_b1, __m512i, __m512i, vi, dot_b1_part, b1, b1, dot, 1)
 
 #define PK_PASS  4
 #define PK_EXACT 1
@@ -200,8 +196,9 @@ static float cosine_i8(const void *q, const void *row, uint32_t dim)
 {
     __m512i qr = vi_zero(), qq = vi_zero(), rr = vi_zero();
     for (size_t i = 0; i < dim; i += 32) {
-        const size_t n = dim - i < 32 ? dim - i : 32;
-        const __m512i a = tail_i8(q, i, n), b = tail_i8(row, i, n);
+        const size_t n = dim - i;
+        const __m512i a = n < 32 ? tail_i8(q, i, n) : load_i8(q, i);
+        const __m512i b = n < 32 ? tail_i8(row, i, n) : load_i8(row, i);
         qr = vi_add(qr, _mm512_madd_epi16(a, b));
         qq = vi_add(qq, _mm512_madd_epi16(a, a));
         rr = vi_add(rr, _mm512_madd_epi16(b, b));

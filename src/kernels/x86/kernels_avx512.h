@@ -27,10 +27,18 @@ PE_INLINE __m512i load_bytes(const void *p, size_t i)
     return _mm512_loadu_si512((const unsigned char *)p + i);
 }
 
-/* n bytes, fewer than 64, then zeros. */
+/* The hardware prefetchers do not learn from masked loads: rows of 72 bytes 128 apart came from
+ * memory at a fifth of the speed. So each tail is touched by a plain load too. */
+PE_INLINE const void *touched(const void *p)
+{
+    (void)*(const volatile unsigned char *)p;
+    return p;
+}
+
+/* n bytes, fewer than 64 but not none, then zeros. */
 PE_INLINE __m512i tail_bytes(const void *p, size_t i, size_t n)
 {
-    return _mm512_maskz_loadu_epi8(low64(n), (const unsigned char *)p + i);
+    return _mm512_maskz_loadu_epi8(low64(n), touched((const unsigned char *)p + i));
 }
 
 PE_INLINE __m512i vi_zero(void)

@@ -176,10 +176,8 @@ PE_INLINE __m512i dot_b1_part(__m512i a, __m512i q, __m512i r)
     return vi_add(a, _mm512_popcnt_epi64(_mm512_and_si512(q, r)));
 }
 
-PE_PLAIN(l2_b1, __m512i, vi_zero, vi_add, l2_b1_part, load_b1, tail_b1, load_b1, tail_b1, l2_sum,
-         l2_sum4, / 8)
-PE_PLAIN(dot_b1, __m512i, vi_zero, vi_add, dot_b1_part, load_b1, tail_b1, load_b1, tail_b1, dot_sum,
-         dot_sum4, / 8)
+PE_PLAIN(l2_b1, __m512i, __m512i, vi, l2_b1_part, b1, b1, l2, 1)
+PE_PLAIN(dot_b1, __m512i, __m512i, vi, dot_b1_part, b1, b1, dot, 1)
 
 #define PK_PASS  4
 #define PK_EXACT 1
