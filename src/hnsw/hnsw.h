@@ -79,7 +79,6 @@ static inline int hnsw_is_gone(const hnsw *h, uint32_t slot)
     return (int)(*(const uint64_t *)(const void *)pe_array_at(&h->gone, slot / 64) >> slot % 64 &
                  1);
 }
-void pe_hnsw_clear_list(const pe_layer *l, uint32_t node);
 void pe_hnsw_set_gone(hnsw *h, uint32_t slot, int gone);
 
 /* The view that builds traverse: codes where there are any. */

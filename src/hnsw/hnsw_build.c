@@ -180,26 +180,12 @@ static void link_node(const pe_pruner *p, pe_locks *locks, uint32_t node, const 
             c++;
         pe_link_add(p, locks, picked[i], node, cands[c].d);
     }
-<<<<<<< HEAD
-    /* Its neighbours may all have pruned it away again: the nearest keeps it while it has room. */
-    if (n)
-        pe_link_force(p->layer, locks, picked[0], node, 0);
-}
-
-/* An empty list for a slot that may have been another row's. */
-void pe_hnsw_clear_list(const pe_layer *l, uint32_t node)
-{
-    pe_link *links = pe_layer_links(l, node);
-    for (uint32_t i = 0; i < l->degree; i++)
-        pe_link_set(&links[i], PE_NIL);
-=======
     /* Its neighbours may all have pruned it away again: one of them must keep it (G4). */
     int kept = pe_layer_into(p->layer, node) > 0;
     for (size_t i = 0; i < n && !kept; i++)
         kept = pe_link_force(p->layer, locks, picked[i], node, 0);
     for (size_t i = 0; i < n && !kept; i++)
         kept = pe_link_force(p->layer, locks, picked[i], node, 1);
->>>>>>> main
 }
 
 /* The layers above the dense one, under their mutex: search downwards, link upwards. */
@@ -215,11 +201,7 @@ static void insert_upper(peri_index *ix, hnsw_worker *w, const pe_view *view, co
         int fresh = h->n_spare[l] == 0;
         uint32_t node = fresh ? layer->count : h->spare[l][--h->n_spare[l]];
         if (!fresh)
-<<<<<<< HEAD
-            pe_hnsw_clear_list(layer, node);
-=======
             pe_list_write(layer, node, NULL, 0);
->>>>>>> main
         pe_link *words = (pe_link *)pe_array_at(&layer->nodes, node);
         pe_link_set(&words[0], slot);
         pe_link_set(&words[1], down);
@@ -334,11 +316,7 @@ peri_status pe_hnsw_insert(peri_index *ix, const uint32_t *slots, size_t n, pe_p
     batch b = {ix, slots, n, 0, 0, h->drawn, progress};
     uint32_t count = pe_slots_count(&ix->slots);
     for (size_t i = 0; i < n; i++) {
-<<<<<<< HEAD
-        pe_hnsw_clear_list(&h->layer[0], slots[i]);
-=======
         pe_list_write(&h->layer[0], slots[i], NULL, 0);
->>>>>>> main
         pe_hnsw_set_gone(h, slots[i], 0);
         count = slots[i] >= count ? slots[i] + 1 : count;
     }

@@ -192,6 +192,10 @@ static inline double model_distance(const model *m, const model_query *a, size_t
     }
     *low = d - room - 1e-37;
     *high = d + room + 1e-37;
+    if (m->space.metric == PERI_METRIC_COSINE) { /* rounding may make a row longer than one */
+        *low = *low < 0 ? 0 : *low;
+        *high = *high < 0 ? 0 : *high;
+    }
     return d;
 }
 
