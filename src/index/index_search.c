@@ -4,9 +4,11 @@
  * filter inside; re-rank what it found by codes on the rows; make sure that each id still names
  * its slot; and where fewer than k came back though more may exist, scan exactly. So k hits come
  * whenever k exist. */
+#define _GNU_SOURCE
 #include "index/index.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 /* Below this many allowed rows, or this part of all, measuring each is cheaper than walking. */
 enum { FEW_ALLOWED = 1024 };
@@ -124,9 +126,30 @@ static peri_status search_allowed(pe_search *s, const peri_idset *allow)
     return pe_exact_list(s, s->scratch->slots, n);
 }
 
+static int compare_ids(const void *a, const void *b, void *ctx)
+{
+    const pe_cand *x = a, *y = b;
+    uint64_t i = pe_slots_id(ctx, x->slot), j = pe_slots_id(ctx, y->slot);
+    return i < j ? -1 : i > j;
+}
+
+/* Candidates tie by slot, hits by id. */
+static void order_ties(const pe_search *s)
+{
+    pe_cand *c = s->scratch->cands;
+    for (size_t first = 0, end; first < s->n; first = end) {
+        for (end = first + 1; end < s->n && c[end].d == c[first].d;)
+            end++;
+        if (end - first > 1)
+            qsort_r(c + first, end - first, sizeof *c, compare_ids,
+                    (void *)(uintptr_t)&s->ix->slots);
+    }
+}
+
 static size_t hits_from(const pe_search *s, const peri_query *q, peri_hit *hits)
 {
     size_t n = 0;
+    order_ties(s);
     for (size_t i = 0; i < s->n && n < q->k; i++) {
         pe_cand c = s->scratch->cands[i];
         float distance = pe_rows_distance(&s->ix->space, c.d);
@@ -134,7 +157,7 @@ static size_t hits_from(const pe_search *s, const peri_query *q, peri_hit *hits)
             continue;
         hits[n++] = (peri_hit){pe_slots_id(&s->ix->slots, c.slot), distance, 0};
     }
-    /* Candidates tie by slot; hits tie by id. */
+    /* Keys that differ may give one distance. */
     for (size_t i = 1; i < n; i++) {
         peri_hit h = hits[i];
         size_t j = i;
