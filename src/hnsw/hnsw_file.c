@@ -252,5 +252,7 @@ peri_status pe_hnsw_open(peri_index *ix, pe_segr *r, int map, int writable)
     if (!writable)
         return PERI_OK;
     PE_TRY(check_dense(ix, r));
+    PE_TRY(pe_array_reserve(&h->layer[0].into, &ix->epoch, counts[0], 1));
+    pe_layer_count_into(&h->layer[0], counts[0]);
     return load_writer_state(ix);
 }

@@ -125,10 +125,10 @@ static size_t hits_from(const pe_search *s, const peri_query *q, peri_hit *hits)
     size_t n = 0;
     for (size_t i = 0; i < s->n && n < q->k; i++) {
         pe_cand c = s->scratch->cands[i];
-        if (c.d > s->max_key)
+        float distance = pe_rows_distance(&s->ix->space, c.d);
+        if (q->has_max_distance && distance > q->max_distance)
             continue;
-        hits[n++] =
-            (peri_hit){pe_slots_id(&s->ix->slots, c.slot), pe_rows_distance(&s->ix->space, c.d), 0};
+        hits[n++] = (peri_hit){pe_slots_id(&s->ix->slots, c.slot), distance, 0};
     }
     /* Candidates tie by slot; hits tie by id. */
     for (size_t i = 1; i < n; i++) {
