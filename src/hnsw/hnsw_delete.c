@@ -243,10 +243,13 @@ static void visit(repair *r, uint32_t node)
     if (!h->sweep_freeing) {
         if (!to_be_freed(h, slot))
             repair_list(r, node);
-    } else if (to_be_freed(h, slot) && pe_grow(&r->ix->host, &h->spare[l], &h->spare_room[l],
-                                               h->n_spare[l] + 1, sizeof *h->spare[l]) == PERI_OK) {
+    } else if (to_be_freed(h, slot)) {
+        /* The slot is freed whatever happens, so the node must forget it; without memory to note
+         * the node as spare it lies idle until the index is saved and opened again. */
         pe_link_set((pe_link *)(void *)pe_array_at(&r->layer->nodes, node), PE_NIL);
-        h->spare[l][h->n_spare[l]++] = node;
+        if (pe_grow(&r->ix->host, &h->spare[l], &h->spare_room[l], h->n_spare[l] + 1,
+                    sizeof *h->spare[l]) == PERI_OK)
+            h->spare[l][h->n_spare[l]++] = node;
     }
 }
 
