@@ -183,7 +183,7 @@ static void move_entry(const peri_index *ix, hnsw *h)
         uint32_t count = l ? h->layer[l].count : pe_slots_count(&ix->slots);
         for (uint32_t node = 0; node < count; node++) {
             uint32_t slot = pe_layer_slot(&h->layer[l], node);
-            if (slot == PE_NIL || pe_slots_dead(&ix->slots, slot))
+            if (slot == PE_NIL || hnsw_is_gone(h, slot))
                 continue;
             atomic_store_explicit(&h->entry, (uint64_t)l << 32 | node, memory_order_release);
             return;
@@ -243,10 +243,13 @@ static void visit(repair *r, uint32_t node)
     if (!h->sweep_freeing) {
         if (!to_be_freed(h, slot))
             repair_list(r, node);
-    } else if (to_be_freed(h, slot) && pe_grow(&r->ix->host, &h->spare[l], &h->spare_room[l],
-                                               h->n_spare[l] + 1, sizeof *h->spare[l]) == PERI_OK) {
+    } else if (to_be_freed(h, slot)) {
+        /* The slot is freed whatever happens, so the node must forget it; without memory to note
+         * the node as spare it lies idle until the index is saved and opened again. */
         pe_link_set((pe_link *)(void *)pe_array_at(&r->layer->nodes, node), PE_NIL);
-        h->spare[l][h->n_spare[l]++] = node;
+        if (pe_grow(&r->ix->host, &h->spare[l], &h->spare_room[l], h->n_spare[l] + 1,
+                    sizeof *h->spare[l]) == PERI_OK)
+            h->spare[l][h->n_spare[l]++] = node;
     }
 }
 

@@ -39,6 +39,10 @@ peri_status pe_index_effort(const peri_index *ix, const peri_query *q, uint32_t 
     if (q->target_recall == 0 || !(ix->kind->caps & PERI_CAP_EFFORT))
         return PERI_OK;
     const pe_curve *c = atomic_load_explicit(&ix->curve, memory_order_acquire);
+    if (!c && pe_slots_live(&ix->slots) < PE_CURVE_ROWS) {
+        *effort = PE_CURVE_ROWS; /* too few rows to measure: look at nearly all */
+        return PERI_OK;
+    }
     if (!c)
         return pe_fail(PERI_ERR_STATE,
                        "target_recall needs the curve that peri_index_maintain measures");
@@ -88,9 +92,9 @@ static peri_status settle(pe_search *s)
         if (now == PE_NO_SLOT)
             continue;
         if (now != c.slot) {
-            if (now >= s->limit)
-                continue; /* put after this search began */
             PE_TRY(pe_index_touch(s->ix, now));
+            view =
+                pe_rows_view(&s->ix->rows); /* it may lie in memory that is newer than the view */
             c = (pe_cand){pe_view_key(&view, &s->query->row, now), now};
             moved = 1;
         }
