@@ -232,8 +232,7 @@ static void insert_upper(peri_index *ix, hnsw_worker *w, const pe_view *view, co
         atomic_store_explicit(&h->entry, (uint64_t)level << 32 | down, memory_order_release);
 }
 
-int pe_hnsw_link_dense(peri_index *ix, hnsw_worker *w, const pe_view *view, const pe_point *p,
-                       uint32_t slot)
+void pe_hnsw_find(peri_index *ix, hnsw_worker *w, const pe_view *view, const pe_point *p)
 {
     hnsw *h = hnsw_of(ix);
     uint32_t limit = atomic_load_explicit(&ix->slots.readable, memory_order_acquire);
@@ -247,6 +246,13 @@ int pe_hnsw_link_dense(peri_index *ix, hnsw_worker *w, const pe_view *view, cons
                        .entries = &from,
                        .n_entries = 1};
     (void)pe_beam_search(&w->beam, &q); /* room was reserved: it cannot fail */
+}
+
+int pe_hnsw_link_dense(peri_index *ix, hnsw_worker *w, const pe_view *view, const pe_point *p,
+                       uint32_t slot)
+{
+    hnsw *h = hnsw_of(ix);
+    pe_hnsw_find(ix, w, view, p);
     size_t n = take_candidates(ix, w, &h->layer[0], slot);
     uint32_t same = find_same(ix, w, slot, n);
     if (same != PE_NIL) {
@@ -326,6 +332,9 @@ peri_status pe_hnsw_insert(peri_index *ix, const uint32_t *slots, size_t n, pe_p
     /* Rows are taken in order and each one taken is finished: what is in is a prefix. */
     *done = b.finished;
     h->drawn += *done;
+    /* Two workers may each have dropped what they took to be one of two links to a row. */
+    if (workers > 1)
+        pe_hnsw_link_orphans(ix, count);
     /* A batch that makes up a good part of the index pays for a look at all of it. */
     for (size_t i = *done; i < n; i++)
         pe_hnsw_set_gone(h, slots[i], 1); /* they are no nodes: nobody may link to them */
