@@ -264,7 +264,9 @@ static void visit(repair *r, uint32_t node)
     if (slot == PE_NIL)
         return;
     if (!h->sweep_freeing) {
-        if (!to_be_freed(h, slot))
+        /* Above the dense layer the nodes about to go must not lead to one another either: the
+         * second pass makes them spare one by one, and no list leads to a spare node, ever. */
+        if (r->layer->head || !to_be_freed(h, slot))
             repair_list(r, node);
     } else if (to_be_freed(h, slot)) {
         /* The slot is freed whatever happens, so the node must forget it; without memory to note
