@@ -253,7 +253,7 @@ peri_status pe_beam_search(pe_beam *b, const pe_beam_query *q)
 uint32_t pe_beam_greedy(pe_beam *b, const pe_layer *l, uint32_t slot_limit, const pe_view *view,
                         const pe_point *point, uint32_t node, float *key)
 {
-    uint32_t slots[PE_DEGREE_MAX], links[PE_DEGREE_MAX];
+    uint32_t slots[PE_DEGREE_MAX + 1], links[PE_DEGREE_MAX + 1];
     float out[PE_DEGREE_MAX];
     for (;;) {
         size_t n = pe_layer_copy(l, node, links), m = 0;

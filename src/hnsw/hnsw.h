@@ -94,6 +94,8 @@ int pe_hnsw_link_dense(peri_index *ix, hnsw_worker *w, const pe_view *view, cons
                        uint32_t slot);
 /* Mark what the dense layer reaches from the entry: one bit a slot, room given. */
 peri_status pe_hnsw_reach(const peri_index *ix, uint32_t count, uint64_t *reached);
+/* Link `slot` afresh, and make sure that a reached node leads to it. */
+void pe_hnsw_link_back(peri_index *ix, uint32_t slot);
 /* Link nodes below `count` that a walk from the entry does not reach to where a search for them
  * ends, until there are none. Errors: ERR_NOMEM. */
 peri_status pe_hnsw_connect(peri_index *ix, uint32_t count);

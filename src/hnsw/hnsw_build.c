@@ -153,19 +153,20 @@ static uint32_t find_same(const peri_index *ix, const hnsw_worker *w, uint32_t s
 static void write_links(const pe_pruner *p, pe_locks *locks, uint32_t node, const uint32_t *picked,
                         size_t n)
 {
-    pe_link *links = pe_layer_links(p->layer, node);
-    uint32_t had[PE_DEGREE_MAX];
+    uint32_t list[PE_DEGREE_MAX + 1], had[PE_DEGREE_MAX + 1];
     pe_lock(locks, node);
-    size_t n_had = pe_layer_copy(p->layer, node, had), used = n;
-    for (size_t i = 0; i < n_had && used < p->layer->degree; i++) {
+    size_t n_had = pe_list_read(p->layer, node, had), used = n;
+    memcpy(list, picked, n * sizeof *list);
+    for (size_t i = 0; i < n_had; i++) {
         size_t j = 0;
-        while (j < n && picked[j] != had[i])
+        while (j < n && picked[j] != (had[i] & ~PE_SAME))
             j++;
-        if (j == n)
-            pe_link_set(&links[used++], had[i]);
+        if (used < p->layer->degree && j == n)
+            list[used++] = had[i];
+        else if (had[i] & PE_SAME) /* a chain stays, whatever else has to go */
+            list[j < n ? j : used - 1] = had[i];
     }
-    for (size_t i = 0; i < n; i++)
-        pe_link_set(&links[i], picked[i]);
+    pe_list_write(p->layer, node, list, used);
     pe_unlock(locks, node);
 }
 
@@ -179,17 +180,12 @@ static void link_node(const pe_pruner *p, pe_locks *locks, uint32_t node, const 
             c++;
         pe_link_add(p, locks, picked[i], node, cands[c].d);
     }
-    /* Its neighbours may all have pruned it away again: the nearest keeps it while it has room. */
-    if (n)
-        pe_link_force(p->layer, locks, picked[0], node, 0);
-}
-
-/* An empty list for a slot that may have been another row's. */
-static void clear_list(const pe_layer *l, uint32_t node)
-{
-    pe_link *links = pe_layer_links(l, node);
-    for (uint32_t i = 0; i < l->degree; i++)
-        pe_link_set(&links[i], PE_NIL);
+    /* Its neighbours may all have pruned it away again: one of them must keep it (G4). */
+    int kept = pe_layer_into(p->layer, node) > 0;
+    for (size_t i = 0; i < n && !kept; i++)
+        kept = pe_link_force(p->layer, locks, picked[i], node, 0);
+    for (size_t i = 0; i < n && !kept; i++)
+        kept = pe_link_force(p->layer, locks, picked[i], node, 1);
 }
 
 /* The layers above the dense one, under their mutex: search downwards, link upwards. */
@@ -205,7 +201,7 @@ static void insert_upper(peri_index *ix, hnsw_worker *w, const pe_view *view, co
         int fresh = h->n_spare[l] == 0;
         uint32_t node = fresh ? layer->count : h->spare[l][--h->n_spare[l]];
         if (!fresh)
-            clear_list(layer, node);
+            pe_list_write(layer, node, NULL, 0);
         pe_link *words = (pe_link *)pe_array_at(&layer->nodes, node);
         pe_link_set(&words[0], slot);
         pe_link_set(&words[1], down);
@@ -223,7 +219,7 @@ static void insert_upper(peri_index *ix, hnsw_worker *w, const pe_view *view, co
             (void)pe_beam_search(&w->beam, &q);
             pe_pruner prune = pe_hnsw_pruner(ix, view, w, l);
             size_t n = take_candidates(ix, w, layer, node);
-            size_t kept = pe_prune(&prune, w->cands, n, h->m, w->picked);
+            size_t kept = pe_prune(&prune, w->cands, n, h->m, 0, w->picked);
             if (fresh)
                 atomic_store_explicit(&layer->count, node + 1, memory_order_release);
             link_node(&prune, &h->locks, node, w->cands, n, w->picked, kept);
@@ -258,7 +254,7 @@ int pe_hnsw_link_dense(peri_index *ix, hnsw_worker *w, const pe_view *view, cons
         return 0;
     }
     pe_pruner prune = pe_hnsw_pruner(ix, view, w, 0);
-    size_t kept = pe_prune(&prune, w->cands, n, h->m_max, w->picked);
+    size_t kept = pe_prune(&prune, w->cands, n, h->m_max, 0, w->picked);
     link_node(&prune, &h->locks, slot, w->cands, n, w->picked, kept);
     return 1;
 }
@@ -318,9 +314,11 @@ peri_status pe_hnsw_insert(peri_index *ix, const uint32_t *slots, size_t n, pe_p
 {
     hnsw *h = hnsw_of(ix);
     batch b = {ix, slots, n, 0, 0, h->drawn, progress};
+    uint32_t count = pe_slots_count(&ix->slots);
     for (size_t i = 0; i < n; i++) {
-        clear_list(&h->layer[0], slots[i]);
+        pe_list_write(&h->layer[0], slots[i], NULL, 0);
         pe_hnsw_set_gone(h, slots[i], 0);
+        count = slots[i] >= count ? slots[i] + 1 : count;
     }
     if (n == 1)
         workers = 1;
@@ -329,8 +327,9 @@ peri_status pe_hnsw_insert(peri_index *ix, const uint32_t *slots, size_t n, pe_p
     *done = b.finished;
     h->drawn += *done;
     /* A batch that makes up a good part of the index pays for a look at all of it. */
-    uint32_t count = slots[n - 1] + 1;
-    if (n >= CONNECT_ROWS && n >= count / 8)
+    for (size_t i = *done; i < n; i++)
+        pe_hnsw_set_gone(h, slots[i], 1); /* they are no nodes: nobody may link to them */
+    if (*done == n && n >= CONNECT_ROWS && n >= count / 8)
         PE_TRY(pe_hnsw_connect(ix, count));
     return PERI_OK;
 }

@@ -8,35 +8,31 @@
 
 enum { ROUNDS = 8 };
 
-/* Links to `slot` from what a search for it finds. Its own list need not be empty. */
-static void link_back(peri_index *ix, const pe_view *view, const pe_point *p, uint32_t slot)
+void pe_hnsw_link_back(peri_index *ix, uint32_t slot)
 {
     hnsw *h = hnsw_of(ix);
     hnsw_worker *w = &h->workers[0];
-    if (pe_hnsw_link_dense(ix, w, view, p, slot) == 0)
+    pe_view view = pe_hnsw_build_view(ix);
+    pe_point p = pe_view_point(&ix->rows, &view, slot, w->scratch);
+    if (pe_hnsw_link_dense(ix, w, &view, &p, slot) == 0)
         return;
     const pe_beam *b = &w->beam;
-    for (size_t i = 0; i < b->n; i++)
-        if (b->node[i] != slot && pe_link_force(&h->layer[0], &h->locks, b->node[i], slot, 0))
-            return;
-    for (size_t i = 0; i < b->n; i++)
-        if (b->node[i] != slot && pe_link_force(&h->layer[0], &h->locks, b->node[i], slot, 1))
-            return;
+    for (int replace = 0; replace < 2; replace++)
+        for (size_t i = 0; i < b->n; i++)
+            if (b->node[i] != slot && !hnsw_is_gone(h, b->node[i]) &&
+                pe_link_force(&h->layer[0], &h->locks, b->node[i], slot, replace))
+                return;
 }
 
 static size_t connect_round(peri_index *ix, uint32_t count, const uint64_t *reached)
 {
-    hnsw *h = hnsw_of(ix);
-    pe_view view = pe_hnsw_build_view(ix);
+    const hnsw *h = hnsw_of(ix);
     size_t lost = 0;
     for (uint32_t slot = 0; slot < count; slot++) {
-        if (reached[slot / 64] >> slot % 64 & 1)
-            continue;
-        if (hnsw_is_gone(h, slot))
+        if ((reached[slot / 64] >> slot % 64 & 1) || hnsw_is_gone(h, slot))
             continue;
         lost++;
-        pe_point p = pe_view_point(&ix->rows, &view, slot, h->workers[0].scratch);
-        link_back(ix, &view, &p, slot);
+        pe_hnsw_link_back(ix, slot);
     }
     return lost;
 }

@@ -69,11 +69,28 @@ static void add_candidate(repair *r, uint32_t node)
     r->cand[r->n++] = node;
 }
 
+/* A chain of equal rows closes over those that went: its next live one behind `node`. */
+static uint32_t chain_after(const repair *r, uint32_t node)
+{
+    uint32_t list[PE_DEGREE_MAX + 1];
+    for (uint32_t hops = 0; hops < pe_slots_count(&r->ix->slots); hops++) {
+        size_t n = pe_list_read(r->layer, node, list), i = 0;
+        while (i < n && !(list[i] & PE_SAME))
+            i++;
+        if (i == n)
+            return PE_NIL;
+        node = list[i] & ~PE_SAME;
+        if (!gone(r, node))
+            return node == r->node ? PE_NIL : node;
+    }
+    return PE_NIL;
+}
+
 /* What a list may lead to instead: its live links, and those of its removed ones. Returns the
  * number of removed links. */
 static size_t collect(repair *r, uint32_t *same)
 {
-    uint32_t links[PE_DEGREE_MAX], theirs[PE_DEGREE_MAX];
+    uint32_t links[PE_DEGREE_MAX + 1], theirs[PE_DEGREE_MAX + 1];
     const pe_link *raw = pe_layer_links(r->layer, r->node);
     size_t n = pe_layer_copy(r->layer, r->node, links), removed = 0;
     *same = PE_NIL;
@@ -88,14 +105,10 @@ static size_t collect(repair *r, uint32_t *same)
         }
         removed++;
         size_t m = pe_layer_copy(r->layer, links[i], theirs);
-        const pe_link *next = pe_layer_links(r->layer, links[i]);
-        for (size_t j = 0; j < m; j++) {
-            /* A chain of equal rows closes over the one that went. */
-            if (mark && (pe_link_get(&next[j]) & PE_SAME) && !gone(r, theirs[j]))
-                *same = theirs[j];
-            else
-                add_candidate(r, theirs[j]);
-        }
+        for (size_t j = 0; j < m; j++)
+            add_candidate(r, theirs[j]);
+        if (mark)
+            *same = chain_after(r, links[i]);
         size_t stride = r->ix->rows.rows.stride;
         if (!r->layer->head && !mark &&
             memcmp(pe_array_at(&r->ix->rows.rows, links[i]),
@@ -109,28 +122,18 @@ static size_t collect(repair *r, uint32_t *same)
     return removed;
 }
 
-static void write_list(const repair *r, const uint32_t *picked, size_t n, uint32_t same)
-{
-    pe_link *links = pe_layer_links(r->layer, r->node);
-    for (size_t i = 0; i < n; i++)
-        pe_link_set(&links[i], picked[i]);
-    if (same != PE_NIL)
-        pe_link_set(&links[n++], same | PE_SAME);
-    for (size_t i = n; i < r->layer->degree; i++)
-        pe_link_set(&links[i], PE_NIL);
-}
-
-/* All that this list led to is gone: find its place again from the entry. */
+/* All that this list led to is gone: find its place again from the entry. A removed row that waits
+ * for the next sweep leads nowhere for the rest of its days; the last of all has no entry. */
 static void relink(repair *r, const pe_point *p)
 {
-    write_list(r, NULL, 0, PE_NIL);
-    if (!r->layer->head)
+    pe_list_write(r->layer, r->node, NULL, 0);
+    if (!r->layer->head && !gone(r, r->node))
         (void)pe_hnsw_link_dense(r->ix, r->w, &r->view, p, r->node);
 }
 
 static void repair_list(repair *r, uint32_t node)
 {
-    uint32_t slots[CANDIDATES], picked[PE_DEGREE_MAX], same;
+    uint32_t slots[CANDIDATES], picked[PE_DEGREE_MAX + 1], same;
     float keys[CANDIDATES];
     pe_cand cands[CANDIDATES];
     r->node = node;
@@ -147,18 +150,24 @@ static void repair_list(repair *r, uint32_t node)
     for (size_t i = 0; i < r->n; i++)
         slots[i] = pe_layer_slot(r->layer, r->cand[i]);
     pe_view_keys(&r->view, &from, slots, r->n, keys);
-    for (size_t i = 0; i < r->n; i++)
-        cands[i] = (pe_cand){keys[i], r->cand[i]};
-    pe_cand_sort(cands, r->n);
     size_t degree = r->layer->degree - (same != PE_NIL);
-    size_t n = pe_prune(&r->prune, cands, r->n, degree, picked);
-    write_list(r, picked, n, same);
-    if (r->lost_twin)
-        for (size_t i = 0, c = 0; i < n; i++) {
-            while (cands[c].slot != picked[i])
-                c++;
-            pe_link_add(&r->prune, &r->h->locks, picked[i], node, cands[c].d);
-        }
+    size_t n = 0, rest = 0;
+    for (size_t i = 0; i < r->n; i++) {
+        /* What few lists lead to comes first: G4. */
+        if (n < degree && pe_layer_into(r->layer, r->cand[i]) <= 1)
+            picked[n++] = r->cand[i];
+        else
+            cands[rest++] = (pe_cand){keys[i], r->cand[i]};
+    }
+    pe_cand_sort(cands, rest);
+    n = pe_prune(&r->prune, cands, rest, degree, n, picked);
+    if (same != PE_NIL)
+        picked[n++] = same | PE_SAME;
+    pe_list_write(r->layer, node, picked, n);
+    for (size_t i = 0; r->lost_twin && !gone(r, node) && i < r->n; i++)
+        for (size_t j = 0; j < n; j++)
+            if (picked[j] == r->cand[i])
+                pe_link_add(&r->prune, &r->h->locks, picked[j], node, keys[i]);
 }
 
 /* ---- the sweep ---- */
@@ -174,7 +183,7 @@ static void move_entry(const peri_index *ix, hnsw *h)
         uint32_t count = l ? h->layer[l].count : pe_slots_count(&ix->slots);
         for (uint32_t node = 0; node < count; node++) {
             uint32_t slot = pe_layer_slot(&h->layer[l], node);
-            if (slot == PE_NIL || pe_slots_dead(&ix->slots, slot))
+            if (slot == PE_NIL || hnsw_is_gone(h, slot))
                 continue;
             atomic_store_explicit(&h->entry, (uint64_t)l << 32 | node, memory_order_release);
             return;
@@ -197,13 +206,27 @@ static void begin_sweep(hnsw *h)
     h->sweep_freeing = 0;
 }
 
+/* A live node that only the slot about to be freed leads to is linked from elsewhere. */
+static void keep_reached(peri_index *ix, uint32_t slot)
+{
+    hnsw *h = hnsw_of(ix);
+    uint32_t links[PE_DEGREE_MAX + 1];
+    size_t n = pe_layer_copy(&h->layer[0], slot, links);
+    for (size_t i = 0; i < n; i++)
+        if (pe_layer_into(&h->layer[0], links[i]) <= 1 && !hnsw_is_gone(h, links[i]))
+            pe_hnsw_link_back(ix, links[i]);
+}
+
 /* Every list was seen: free what this sweep was for. On failure it stays for the next. */
 static peri_status end_sweep(peri_index *ix, hnsw *h)
 {
     h->sweep_layer = -1;
     PE_TRY(pe_epoch_reserve(&ix->epoch, h->n_sweeping));
-    for (size_t i = 0; i < h->n_sweeping; i++)
+    for (size_t i = 0; i < h->n_sweeping; i++) {
+        keep_reached(ix, h->dead[i]);
+        pe_list_write(&h->layer[0], h->dead[i], NULL, 0);
         pe_slots_release(&ix->slots, h->dead[i]);
+    }
     h->n_dead -= h->n_sweeping;
     memmove(h->dead, h->dead + h->n_sweeping, h->n_dead * sizeof *h->dead);
     h->n_sweeping = 0;
@@ -220,10 +243,13 @@ static void visit(repair *r, uint32_t node)
     if (!h->sweep_freeing) {
         if (!to_be_freed(h, slot))
             repair_list(r, node);
-    } else if (to_be_freed(h, slot) && pe_grow(&r->ix->host, &h->spare[l], &h->spare_room[l],
-                                               h->n_spare[l] + 1, sizeof *h->spare[l]) == PERI_OK) {
+    } else if (to_be_freed(h, slot)) {
+        /* The slot is freed whatever happens, so the node must forget it; without memory to note
+         * the node as spare it lies idle until the index is saved and opened again. */
         pe_link_set((pe_link *)(void *)pe_array_at(&r->layer->nodes, node), PE_NIL);
-        h->spare[l][h->n_spare[l]++] = node;
+        if (pe_grow(&r->ix->host, &h->spare[l], &h->spare_room[l], h->n_spare[l] + 1,
+                    sizeof *h->spare[l]) == PERI_OK)
+            h->spare[l][h->n_spare[l]++] = node;
     }
 }
 

@@ -148,13 +148,14 @@ static const H5FD_class_t driver = {
 
 hid_t pe_hdf5_file_access(peri_matrix *m)
 {
-    hid_t list = H5Pcreate(H5P_FILE_ACCESS), id = H5FDregister(&driver);
-    herr_t set = list < 0 || id < 0 ? -1 : H5Pset_driver(list, id, &m);
-    if (id >= 0)
-        H5FDunregister(id); /* the list holds it from here on, then the file */
-    if (set >= 0)
-        set = H5Pset_fclose_degree(list, H5F_CLOSE_STRONG);
-    if (set < 0 && list >= 0)
-        H5Pclose(list);
-    return set < 0 ? -1 : list;
+    pe_hdf5 *h = m->format_state;
+    hid_t list = H5Pcreate(H5P_FILE_ACCESS);
+    h->driver = H5FDregister(&driver);
+    if (list < 0)
+        return -1;
+    if (h->driver >= 0 && H5Pset_driver(list, h->driver, &m) >= 0 &&
+        H5Pset_fclose_degree(list, H5F_CLOSE_STRONG) >= 0)
+        return list;
+    H5Pclose(list);
+    return -1;
 }

@@ -106,7 +106,7 @@ peri_status pe_hdf5_attach(peri_matrix *m)
     pe_hdf5 *h = pe_alloc(&m->host, sizeof *h);
     if (!h)
         return PERI_ERR_NOMEM;
-    *h = (pe_hdf5){.file = -1, .set = -1, .type = -1};
+    *h = (pe_hdf5){.driver = -1, .file = -1, .set = -1, .type = -1};
     m->format_state = h;
     return PERI_OK;
 }
@@ -119,7 +119,10 @@ void pe_hdf5_release(pe_hdf5 *h)
         H5Dclose(h->set);
     if (h->file >= 0)
         H5Fclose(h->file);
-    h->type = h->set = h->file = -1;
+    /* Last: H5Fclose lets its driver go and then calls it once more. */
+    if (h->driver >= 0)
+        H5FDunregister(h->driver);
+    h->type = h->set = h->file = h->driver = -1;
 }
 
 void pe_hdf5_close(peri_matrix *m)

@@ -12,8 +12,8 @@
 
 /* What a matrix holds of libhdf5; -1 = not open. */
 typedef struct pe_hdf5 {
-    hid_t file, set, type; /* type: of elements in memory */
-    peri_status failed;    /* the first call on the file that failed; see hdf5_driver.c */
+    hid_t driver, file, set, type; /* type: of elements in memory */
+    peri_status failed;            /* the first call on the file that failed; see hdf5_driver.c */
     char detail[PE_DETAIL_SIZE];
     int rank;        /* 1 or 2 */
     uint64_t extent; /* rows that the dataset being written has room for */
@@ -37,7 +37,7 @@ peri_status pe_hdf5_outcome(const pe_hdf5 *h, peri_status status);
 peri_status pe_hdf5_fail(peri_status status, const peri_matrix *m, const char *what);
 
 /* A property list for opening and creating m's file through m->file; all that is open within the
- * file closes with it. -1 on failure. */
+ * file closes with it. Registers h->driver. -1 on failure. */
 hid_t pe_hdf5_file_access(peri_matrix *m);
 
 /* The type of an element in memory: -1 on failure; to be closed. */

@@ -123,7 +123,7 @@ static inline float pe_view_key(const pe_view *v, const pe_point *p, uint32_t sl
 
 /* The caller's distance for a key of the row view. */
 float pe_rows_distance(const peri_space *space, float key);
-/* The largest key within a distance. */
+/* A key that is no smaller than that of any row within a distance, and hardly larger. */
 float pe_rows_key_of(const peri_space *space, float distance);
 
 /* Codes: train on the rows of the given slots, or on raw input rows (under cosine divided by their
