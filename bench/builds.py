@@ -16,14 +16,17 @@ MUST_I8 = {"w2v": 0.5}
 
 
 def measure_builds(data, library, options, say):
-    """Quality is recall@10 at ef 64. Perigee is built twice: without codes, where
-    that recall is one of traversing f32 rows, as the peers'; and with 8-bit codes."""
+    """Quality is recall@10 at ef 64. Perigee is built without codes, where that
+    recall is one of traversing f32 rows, as the peers'; and with 8-bit codes; and
+    with less effort, since what counts is the time to a graph of equal quality."""
     contenders = {"hnswlib": (Hnswlib(data), BASE)}
     if "faiss" in options.peers:
         contenders["faiss"] = (Faiss(data), BASE)
     if library:
-        contenders["perigee"] = (Perigee(data, library), BASE | {"scalar": "f32", "codes": "none"})
-        contenders["perigee 8-bit"] = (Perigee(data, library), BASE | {"scalar": "f32", "codes": "8bit"})
+        for effort in (200, 100):
+            for codes in ("none", "8bit"):
+                params = BASE | {"ef_construction": effort, "scalar": "f32", "codes": codes}
+                contenders[f"perigee efc {effort}, codes {codes}"] = (Perigee(data, library), params)
     runs = {name: {"wall": [], "cpu": [], "recall": []} for name in contenders}
     rounds = max(1, options.rounds if not options.quick else min(3, options.rounds))
     for _ in range(rounds):
@@ -36,29 +39,32 @@ def measure_builds(data, library, options, say):
             del engine.index
     result = {"set": data.name, "rows": data.rows, "dim": data.dim, "threads": 2, "params": BASE, "ef": EF,
               "rounds": rounds, "load_average": load_average(), "engines": {}}
-    base = median(runs["hnswlib"]["wall"])
+    base = {k: median(runs["hnswlib"][k]) for k in ("wall", "cpu", "recall")}
     for name, r in runs.items():
-        wall, cpu = median(r["wall"]), median(r["cpu"])
-        result["engines"][name] = {"wall": wall, "cpu": cpu, "recall": median(r["recall"]), "ratio": wall / base,
-                                   "ratio_cpu": cpu / median(runs["hnswlib"]["cpu"]), "walls": r["wall"]}
-        say(f"{data.name} {name}: built in {wall:.1f} s ({wall / base:.2f}x), recall {median(r['recall']):.4f} at ef {EF}")
+        wall, cpu, recall = median(r["wall"]), median(r["cpu"]), median(r["recall"])
+        result["engines"][name] = {"wall": wall, "cpu": cpu, "recall": recall, "ratio": wall / base["wall"],
+                                   "ratio_cpu": cpu / base["cpu"], "walls": r["wall"],
+                                   # Within 0.0005 is the same: builds on two threads vary by that.
+                                   "equal_quality": recall >= base["recall"] - 0.0005}
+        say(f"{data.name} {name}: built in {wall:.1f} s ({wall / base['wall']:.2f}x), recall {recall:.4f} at ef {EF}")
     # Two threads with the machine to themselves use close to twice the wall time.
-    result["busy"] = result["engines"]["hnswlib"]["cpu"] < 1.85 * base
+    result["busy"] = base["cpu"] < 1.85 * base["wall"]
     return result
 
 
 def build_table(results):
-    lines = ["| set | engine | build, s (2 threads) | CPU, s | of hnswlib | recall@10 at ef 64 | must 0.6x |",
-             "|---|---|---|---|---|---|---|"]
+    """The must is met by the fastest build of equal quality; on a busy machine
+    the ratio of CPU times is the better witness."""
+    lines = ["| set | engine | build, s (2 threads) | CPU, s | of hnswlib | CPU, of hnswlib | recall@10 at ef 64 | must 0.6x |",
+             "|---|---|---|---|---|---|---|---|"]
     for r in results:
-        quality = r["engines"]["hnswlib"]["recall"]
+        ratio = "ratio_cpu" if r["busy"] else "ratio"
         for name, e in r["engines"].items():
             met = ""
-            if name == "perigee":
-                # A recall within 0.0005 is the same: the builds themselves vary by that.
-                met = "met" if e["ratio"] <= MUST_BUILD and e["recall"] >= quality - 0.0005 else "**not met**"
+            if name.startswith("perigee"):
+                met = "lower quality" if not e["equal_quality"] else "met" if e[ratio] <= MUST_BUILD else "**not met**"
             lines.append(f"| {r['set']}-{r['dim']}{' (busy)' if r['busy'] else ''} | {name} | {e['wall']:.2f} | "
-                         f"{e['cpu']:.2f} | {e['ratio']:.2f}x | {e['recall']:.4f} | {met} |")
+                         f"{e['cpu']:.2f} | {e['ratio']:.2f}x | {e['ratio_cpu']:.2f}x | {e['recall']:.4f} | {met} |")
     return "\n".join(lines)
 
 

@@ -64,6 +64,11 @@ static int parse(build *b, int argc, char **argv)
         return done;
     if (!b->out)
         return cli_usage("build", "--output is missing: where does the index go?");
+    if (b->kind == 1 &&
+        (b->codes || b->m || b->m_max || b->ef_construction || b->alpha > 0 || b->seed))
+        return cli_usage("build",
+                         "--codes, --m, --m-max, --ef-construction, --alpha and --seed are "
+                         "for --kind hnsw");
     if (b->m && b->m_max && b->m_max < b->m)
         return cli_usage("build", "--m-max is %llu, expected at least --m, which is %llu",
                          (unsigned long long)b->m_max, (unsigned long long)b->m);
@@ -214,6 +219,7 @@ static int summary(build *b)
         json_count(&j, "rows", info.rows);
         json_real(&j, "build_seconds", b->build_seconds, 6);
         json_real(&j, "rows_per_second", rate, 6);
+        json_flag(&j, "calibrated", info.calibrated != 0);
         json_count(&j, "file_bytes", file);
         json_count(&j, "heap_bytes", info.bytes_heap);
         json_close(&j, '}');
@@ -227,8 +233,10 @@ static int summary(build *b)
                cli_metric_name(info.space.metric), rows, info.space.dim,
                cli_scalar_name(info.space.scalar), bytes);
         printf("built in %.1f s (%s rows/s)", b->build_seconds, speed);
-        if (b->calibrate)
+        if (b->calibrate && info.calibrated)
             printf(", calibrated in %.1f s", b->calibrate_seconds);
+        else if (b->calibrate && info.caps & PERI_CAP_EFFORT)
+            printf(", too few rows to calibrate");
         putchar('\n');
     }
     return CLI_OK;

@@ -2,7 +2,7 @@
 #include "flat/flat.h"
 #include "hnsw/hnsw.h"
 
-const pe_kind *const pe_kinds[] = {&flat_kind, &hnsw_kind, NULL};
+const pe_kind *const pe_kinds[] = {&pe_flat_kind, &pe_hnsw_kind, NULL};
 
 const pe_kind *pe_kind_by_tag(uint32_t tag)
 {

@@ -21,6 +21,7 @@
 #define PERI_INDEX_H
 
 #include "perigee/base.h"
+#include "perigee/space.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -28,37 +29,12 @@ extern "C" {
 
 typedef struct peri_index peri_index;
 
-/** Distances are smaller = nearer for each metric: L2 is the Euclidean distance (not squared),
- *  IP is minus the dot product, COSINE is 1 - cos. */
-enum { PERI_METRIC_L2 = 1, PERI_METRIC_IP = 2, PERI_METRIC_COSINE = 3 };
-
-/** How rows are kept; input is always f32. F16 and BF16 round to nearest even and refuse values
- *  that overflow. I8 keeps 8 bits a dimension with an offset and a step per row (after LVQ,
- *  Aguerrebere et al., VLDB 2023). */
-enum { PERI_SCALAR_F32 = 1, PERI_SCALAR_F16 = 2, PERI_SCALAR_BF16 = 3, PERI_SCALAR_I8 = 4 };
-
 /** What graph traversal reads: the rows themselves, or codes of 8 bits a dimension (one scale for
  *  the whole index) whose best candidates are re-ranked on the rows. AUTO takes codes for rows
  *  wider than 8 bits. */
 enum { PERI_CODES_AUTO = 0, PERI_CODES_NONE = 1, PERI_CODES_8BIT = 2 };
 
-enum { PERI_MAX_DIM = 65535, PERI_MAX_KEY_SIZE = 65535 };
-
-/** What the vectors are. Written to the file; fixed afterwards. */
-typedef struct peri_space {
-    uint32_t struct_size;
-    uint32_t dim;    /* 1..PERI_MAX_DIM */
-    uint16_t metric; /* PERI_METRIC_*; 0 = L2 */
-    uint16_t scalar; /* PERI_SCALAR_*; 0 = F32 */
-} peri_space;
-
-static inline void peri_space_init(peri_space *s, uint32_t dim, uint16_t metric)
-{
-    memset(s, 0, sizeof *s);
-    s->struct_size = (uint32_t)sizeof *s;
-    s->dim = dim;
-    s->metric = metric;
-}
+enum { PERI_MAX_KEY_SIZE = 65535 };
 
 /** Hierarchical navigable small world graph (Malkov and Yashunin, TPAMI 2020). */
 typedef struct peri_hnsw_config {
@@ -193,11 +169,11 @@ static inline void peri_query_init(peri_query *q, uint32_t k)
 /** Find the k rows nearest to `row` (dim floats).
  *
  *  hits has room for q->k; nearest first, ties by smaller id. *n_hits is less than k only when
- *  fewer rows are live, allowed or within max_distance. A range search that fills all k may have
- *  left further rows out.
- *  Threads: any number at once, also during put. Since 0.1.
- *  Errors: ERR_ARG (k is 0), ERR_CONFIG (a field out of range), ERR_NONFINITE, ERR_NOMEM, ERR_STATE
- *  (target_recall before maintain measured the curve), ERR_CORRUPT (mapped file). */
+ *  fewer rows are live or allowed. With max_distance an exact kind returns the nearest k of all
+ * rows inside; hnsw widens its search as long as it keeps finding rows inside, and may miss some,
+ * as it may in any search. Threads: any number at once, also during put. Since 0.1. Errors: ERR_ARG
+ * (k is 0), ERR_CONFIG (a field out of range), ERR_NONFINITE, ERR_NOMEM, ERR_STATE (target_recall
+ * before maintain measured the curve), ERR_CORRUPT (mapped file). */
 PERI_API peri_status peri_index_search(const peri_index *ix, const float *row, const peri_query *q,
                                        peri_hit *hits, size_t *n_hits);
 

@@ -13,11 +13,10 @@
  *
  *  Threads: one thread at a time per handle. libhdf5 is called under one lock of the process.
  *
- *  Caveats: libhdf5 opens files and allocates memory by itself, so that the tables of peri_env
- *  see only part of what an HDF5 file costs. libhdf5 is not proof against hostile files: it may
- *  crash on one. Open files from strangers in a process of their own, as the `perigee` command
- *  does. A dataset that points into other files (external links and storage, virtual datasets) is
- *  refused.
+ *  Caveats: libhdf5 allocates memory by itself, so that the allocator of peri_env sees only part
+ *  of what an HDF5 file costs. libhdf5 is not proof against hostile files: it may crash on one.
+ * Open files from strangers in a process of their own, as the `perigee` command does. A dataset
+ * that points into other files (external links and storage, virtual datasets) is refused.
  */
 #ifndef PERI_IO_H
 #define PERI_IO_H

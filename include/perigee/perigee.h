@@ -4,4 +4,5 @@
 #include "perigee/base.h"
 #include "perigee/index.h"
 #include "perigee/io.h"
+#include "perigee/space.h"
 #endif

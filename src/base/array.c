@@ -1,7 +1,7 @@
 #include "base/array.h"
 #include "base/checked.h"
 
-enum { CHUNK_BYTES = PE_HUGE, FIRST_RECORDS = 16 };
+enum { CHUNK_BYTES = 16 * PE_HUGE, FIRST_RECORDS = 16 };
 
 void pe_array_init(pe_array *a, pe_host *host, size_t stride)
 {
@@ -124,11 +124,9 @@ peri_status pe_array_reserve(pe_array *a, pe_epoch *e, size_t n, int exact)
         return pe_fail(PERI_ERR_NOMEM, "%zu records of %zu bytes overflow", n, a->stride);
     size_t last = (n - 1) >> a->shift;
     size_t tail = n - (last << a->shift); /* records wanted in the last chunk */
-    if (!exact) {
-        size_t room = FIRST_RECORDS;
-        while (room < tail)
-            room *= 2;
-        tail = room < full ? room : full;
+    if (!exact) { /* an eighth more than there is now: little is copied, little lies idle */
+        size_t spare = a->capacity / 8 > FIRST_RECORDS ? a->capacity / 8 : FIRST_RECORDS;
+        tail = tail + spare < full ? tail + spare : full;
     }
     /* What an early failure has added by then is spare room, no harm. */
     if (a->n_chunks)

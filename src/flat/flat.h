@@ -4,10 +4,11 @@
 
 #include "index/index.h"
 
-extern const pe_kind flat_kind;
+extern const pe_kind pe_flat_kind;
 
 /* Many queries by register tiles (flat_batch.c). ERR_UNSUPPORTED hands the batch back. */
-peri_status flat_search_many(const peri_index *ix, size_t n, const float *rows, const peri_query *q,
-                             const peri_task *task, peri_hit *hits, size_t *n_hits);
+peri_status pe_flat_search_many(const peri_index *ix, size_t n, const float *rows,
+                                const peri_query *q, const peri_task *task, peri_hit *hits,
+                                size_t *n_hits);
 
 #endif

@@ -13,7 +13,7 @@
 enum {
     ROWS_BLOCK = 256,
     QUERY_BLOCK = 64,
-    EXTRA = 12,            /* candidates beyond k */
+    EXTRA = 12,              /* candidates beyond k */
     LEAST_WORK = 128 * 1024, /* queries x dimensions below which the plain scan wins */
     MOST_K = 256,
 };
@@ -120,10 +120,15 @@ static int settle(const tiles *t, pe_topk *top, const float *query, float q_norm
     for (size_t i = 0; i < top->n; i++)
         top->heap[i] = (pe_cand){keys[i], slots[i]};
     pe_cand_sort(top->heap, top->n);
+    /* Ties go by id: where that is not the order of slots, the plain scan knows how. */
+    if (full && top->heap[k - 1].d == top->heap[k].d &&
+        !atomic_load_explicit(&ix->slots.direct, memory_order_acquire))
+        return 0;
     size_t n = top->n < k ? top->n : k;
     if (full) {
         /* Both sums err by at most about dim / 8 units in the last place of |q| |x|. */
-        float scale = ix->space.metric == PERI_METRIC_L2 ? q_norm + largest : sqrtf(q_norm * largest);
+        float scale =
+            ix->space.metric == PERI_METRIC_L2 ? q_norm + largest : sqrtf(q_norm * largest);
         float error = 2 * ((float)dim / 8 + 16) * 0x1p-24f * scale;
         float left_out = worst + (ix->space.metric == PERI_METRIC_L2 ? q_norm : 0) - error;
         if (!(top->heap[n - 1].d < left_out))
@@ -199,8 +204,9 @@ static void worker_main(void *ctx, unsigned worker)
     pe_first_error_set(&t->error, status);
 }
 
-peri_status flat_search_many(const peri_index *ix, size_t n, const float *rows, const peri_query *q,
-                             const peri_task *task, peri_hit *hits, size_t *n_hits)
+peri_status pe_flat_search_many(const peri_index *ix, size_t n, const float *rows,
+                                const peri_query *q, const peri_task *task, peri_hit *hits,
+                                size_t *n_hits)
 {
     if (ix->rows.elem != PE_ELEM_F32 || q->allow || q->filter || q->has_max_distance ||
         q->k > MOST_K || n * ix->space.dim < LEAST_WORK)

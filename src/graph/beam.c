@@ -9,7 +9,10 @@
 
 #include <math.h>
 
-enum { TOUCHED_ROOM = 8192 };
+enum { NEXT_ROOM = 4 * PE_DEGREE_MAX + 8 };
+#ifndef POPS
+#define POPS 1
+#endif
 
 void pe_beam_init(pe_beam *b, pe_host *host)
 {
@@ -22,11 +25,11 @@ void pe_beam_destroy(pe_beam *b)
     pe_free(b->host, b->key, (b->ef_room + 1) * sizeof *b->key);
     pe_free(b->host, b->node, (b->ef_room + 1) * sizeof *b->node);
     pe_free(b->host, b->found, (b->found_room + 1) * sizeof *b->found);
-    pe_free(b->host, b->seen, b->seen_words * sizeof *b->seen);
-    pe_free(b->host, b->touched, TOUCHED_ROOM * sizeof *b->touched);
-    pe_free(b->host, b->next, (PE_DEGREE_MAX + 8) * sizeof *b->next);
-    pe_free(b->host, b->slots, (PE_DEGREE_MAX + 8) * sizeof *b->slots);
-    pe_free(b->host, b->out, (PE_DEGREE_MAX + 8) * sizeof *b->out);
+    pe_free(b->host, b->seen, b->seen ? b->seen_words * sizeof *b->seen : 0);
+    pe_free(b->host, b->touched, (b->seen_words + 1) * sizeof *b->touched);
+    pe_free(b->host, b->next, NEXT_ROOM * sizeof *b->next);
+    pe_free(b->host, b->slots, NEXT_ROOM * sizeof *b->slots);
+    pe_free(b->host, b->out, NEXT_ROOM * sizeof *b->out);
     memset(b, 0, sizeof *b);
 }
 
@@ -46,16 +49,25 @@ peri_status pe_beam_reserve(pe_beam *b, uint32_t limit, size_t ef, size_t want)
 {
     size_t words = (size_t)limit / 64 + 1;
     if (!b->out)
-        PE_TRY(replace(b->host, &b->out, 0, (PE_DEGREE_MAX + 8) * sizeof *b->out));
+        PE_TRY(replace(b->host, &b->out, 0, NEXT_ROOM * sizeof *b->out));
     if (!b->slots)
-        PE_TRY(replace(b->host, &b->slots, 0, (PE_DEGREE_MAX + 8) * sizeof *b->slots));
-    if (!b->touched)
-        PE_TRY(replace(b->host, &b->touched, 0, TOUCHED_ROOM * sizeof *b->touched));
+        PE_TRY(replace(b->host, &b->slots, 0, NEXT_ROOM * sizeof *b->slots));
     if (!b->next)
-        PE_TRY(replace(b->host, &b->next, 0, (PE_DEGREE_MAX + 8) * sizeof *b->next));
+        PE_TRY(replace(b->host, &b->next, 0, NEXT_ROOM * sizeof *b->next));
     if (words > b->seen_words) {
         words += words / 8;
-        PE_TRY(replace(b->host, &b->seen, b->seen_words * 8, words * 8));
+        size_t had = b->touched ? (b->seen_words + 1) * sizeof *b->touched : 0;
+        PE_TRY(replace(b->host, &b->touched, had, (words + 1) * sizeof *b->touched));
+        had = b->seen ? b->seen_words * sizeof *b->seen : 0;
+        peri_status status = replace(b->host, &b->seen, had, words * sizeof *b->seen);
+        if (status != PERI_OK) {
+            pe_free(b->host, b->touched, (words + 1) * sizeof *b->touched);
+            pe_free(b->host, b->seen, had);
+            b->touched = NULL;
+            b->seen = NULL;
+            b->seen_words = 0;
+            return status;
+        }
         b->seen_words = words;
     }
     if (ef > b->ef_room) {
@@ -81,29 +93,22 @@ peri_status pe_beam_reserve(pe_beam *b, uint32_t limit, size_t ef, size_t want)
     return PERI_OK;
 }
 
-static void clear_seen(pe_beam *b, uint32_t limit)
+static void clear_seen(pe_beam *b)
 {
-    if (b->n_touched <= TOUCHED_ROOM)
-        for (size_t i = 0; i < b->n_touched; i++)
-            b->seen[b->touched[i]] = 0;
-    else
-        memset(b->seen, 0, ((size_t)limit / 64 + 1) * sizeof *b->seen);
+    for (size_t i = 0; i < b->n_touched; i++)
+        b->seen[b->touched[i]] = 0;
     b->n_touched = 0;
 }
 
-/* 1 when the node was seen before; marks it. */
-static inline int see(pe_beam *b, uint32_t node)
+/* 1 when the node was not seen before; marks it. Without a branch, which would go wrong every
+ * other time; each word is touched for the first time once, so `touched` has room. */
+static inline size_t see(pe_beam *b, uint32_t node)
 {
-    uint64_t bit = (uint64_t)1 << (node % 64), word = b->seen[node / 64];
-    if (word & bit)
-        return 1;
-    if (word == 0) {
-        if (b->n_touched < TOUCHED_ROOM)
-            b->touched[b->n_touched] = node / 64;
-        b->n_touched++;
-    }
-    b->seen[node / 64] = word | bit;
-    return 0;
+    uint64_t word = b->seen[node / 64];
+    b->touched[b->n_touched] = node / 64;
+    b->n_touched += word == 0;
+    b->seen[node / 64] = word | (uint64_t)1 << (node % 64);
+    return (size_t)(~word >> (node % 64) & 1);
 }
 
 /* First position whose key is beyond `key`. */
@@ -112,7 +117,7 @@ static inline size_t pool_position(const float *d, size_t n, float key)
     const float *base = d;
     while (n > 1) {
         size_t half = n / 2;
-        base += base[half - 1] <= key ? half : 0;
+        base += (size_t)(base[half - 1] <= key) * half; /* a branch here is a coin toss */
         n -= half;
     }
     return (size_t)(base - d) + (n == 1 && *base <= key);
@@ -168,39 +173,43 @@ static inline size_t measure(pe_beam *b, const pe_beam_query *q, size_t m, size_
     b->visits += m;
     for (size_t i = 0; i < m; i++) {
         size_t at = pool_insert(b, q->ef, b->out[i], b->next[i]);
-        if (at < best) {
-            best = at;
-            __builtin_prefetch(pe_layer_links(l, b->next[i]));
-        }
-        if (q->accept)
-            offer(b, q, slots[i], b->out[i]);
+        if (at == SIZE_MAX)
+            continue;
+        /* It may be expanded next, or soon: its list is a miss each time otherwise. */
+        __builtin_prefetch(pe_layer_links(l, b->next[i]));
+        __builtin_prefetch(pe_layer_links(l, b->next[i]) + 16);
+        best = at < best ? at : best;
     }
+    for (size_t i = 0; q->accept && i < m; i++)
+        offer(b, q, slots[i], b->out[i]);
     return best;
 }
 
-/* Collect the unseen neighbours of a node; a row equal to this one needs no measuring. */
-static inline size_t expand(pe_beam *b, const pe_beam_query *q, uint32_t node, float key,
+/* Append the unseen neighbours of a node to b->next[m..); a row equal to this one needs no
+ * measuring. */
+static inline size_t expand(pe_beam *b, const pe_beam_query *q, uint32_t node, float key, size_t m,
                             size_t *best)
 {
     const pe_layer *l = q->layer;
     const pe_link *links = pe_layer_links(l, node);
-    size_t m = 0;
     for (uint32_t i = 0; i < l->degree; i++) {
         uint32_t to = pe_link_get(&links[i]);
-        if (to == PE_NIL)
-            break;
-        uint32_t other = to & ~PE_SAME;
-        if (other >= q->limit || see(b, other))
-            continue;
         if (to & PE_SAME) {
-            size_t at = pool_insert(b, q->ef, key, other);
-            if (at < *best)
-                *best = at;
-            if (q->accept)
-                offer(b, q, other, key);
+            if (to == PE_NIL)
+                break;
+            to &= ~PE_SAME;
+            if (to < q->limit && see(b, to)) {
+                size_t at = pool_insert(b, q->ef, key, to);
+                *best = at < *best ? at : *best;
+                if (q->accept)
+                    offer(b, q, to, key);
+            }
             continue;
         }
-        b->next[m++] = other;
+        if (to >= q->limit)
+            continue;
+        b->next[m] = to;
+        m += see(b, to);
     }
     return m;
 }
@@ -211,28 +220,31 @@ peri_status pe_beam_search(pe_beam *b, const pe_beam_query *q)
     b->n = b->n_found = 0;
     size_t m = 0;
     for (size_t i = 0; i < q->n_entries && m < PE_DEGREE_MAX; i++)
-        if (q->entries[i] < q->limit && !see(b, q->entries[i]))
+        if (q->entries[i] < q->limit && see(b, q->entries[i]))
             b->next[m++] = q->entries[i];
     measure(b, q, m, SIZE_MAX);
     for (size_t cur = 0; cur < b->n;) {
         if (q->slack > 0 && b->n == q->ef && b->key[cur] > q->slack * b->key[b->n - 1])
             break;
-        uint32_t node = b->node[cur];
-        float key = b->key[cur];
-        b->node[cur] = node | PE_EXPANDED;
-        while (cur < b->n && (b->node[cur] & PE_EXPANDED))
-            cur++;
-        if (cur < b->n)
-            __builtin_prefetch(pe_layer_links(q->layer, b->node[cur]));
-        size_t best = cur;
-        m = expand(b, q, node, key, &best);
+        size_t best = SIZE_MAX;
+        m = 0;
+        for (int pops = 0; pops < POPS && cur < b->n; pops++) {
+            uint32_t node = b->node[cur];
+            float key = b->key[cur];
+            b->node[cur] = node | PE_EXPANDED;
+            while (++cur < b->n && (b->node[cur] & PE_EXPANDED))
+                ;
+            if (cur < b->n)
+                __builtin_prefetch(pe_layer_links(q->layer, b->node[cur]));
+            m = expand(b, q, node, key, m, &best);
+        }
         if (m)
             best = measure(b, q, m, best);
         cur = best < cur ? best : cur;
         while (cur < b->n && (b->node[cur] & PE_EXPANDED))
             cur++;
     }
-    clear_seen(b, q->limit);
+    clear_seen(b);
     for (size_t i = 0; i < b->n; i++)
         b->node[i] &= ~PE_EXPANDED;
     return PERI_OK;
@@ -241,7 +253,7 @@ peri_status pe_beam_search(pe_beam *b, const pe_beam_query *q)
 uint32_t pe_beam_greedy(pe_beam *b, const pe_layer *l, uint32_t slot_limit, const pe_view *view,
                         const pe_point *point, uint32_t node, float *key)
 {
-    uint32_t slots[PE_DEGREE_MAX], links[PE_DEGREE_MAX];
+    uint32_t slots[PE_DEGREE_MAX + 1], links[PE_DEGREE_MAX + 1];
     float out[PE_DEGREE_MAX];
     for (;;) {
         size_t n = pe_layer_copy(l, node, links), m = 0;

@@ -13,7 +13,9 @@
  *      the old list and the new: each link is valid on its own.
  *  G3. A node's row is written before any link to it is stored (release), and a reader loads links
  *      with acquire.
- *  G4. While a team inserts, a list is written only under its stripe's lock; readers take none.
+ *  G4. Where a layer counts how many lists lead to a node (`into`), no list drops a link to a node
+ *      that only it leads to, except one whose own node goes.
+ *  G5. While a team inserts, a list is written only under its stripe's lock; readers take none.
  */
 #ifndef PE_GRAPH_H
 #define PE_GRAPH_H
@@ -33,6 +35,7 @@ typedef struct pe_layer {
     uint32_t degree; /* most links of a node */
     uint32_t head;   /* words before the links: 0, or PE_LAYER_HEAD above the dense layer */
     _Atomic uint32_t count;
+    pe_array into; /* dense layer: lists that lead to each node, one byte, 255 = 255 or more */
 } pe_layer;
 
 void pe_layer_init(pe_layer *l, pe_host *host, uint32_t degree, uint32_t head);
@@ -61,6 +64,21 @@ static inline uint32_t pe_layer_down(const pe_layer *l, uint32_t node)
 {
     return pe_link_get((pe_link *)pe_array_at(&l->nodes, node) + 1);
 }
+/* How many lists lead to a node; many, where that is not counted. */
+static inline unsigned pe_layer_into(const pe_layer *l, uint32_t node)
+{
+    if (l->head)
+        return 255;
+    return atomic_load_explicit((_Atomic uint8_t *)pe_array_at(&l->into, node),
+                                memory_order_relaxed);
+}
+/* Count all links afresh, after loading. */
+void pe_layer_count_into(pe_layer *l, uint32_t nodes);
+/* Write a whole list, marks included; n up to the degree. The node's lock is held, or no team runs.
+ */
+void pe_list_write(const pe_layer *l, uint32_t node, const uint32_t *links, size_t n);
+/* Copy a list as it is, marks included. */
+size_t pe_list_read(const pe_layer *l, uint32_t node, uint32_t *out);
 /* Copy a node's links out without its chain mark; returns how many. */
 size_t pe_layer_copy(const pe_layer *l, uint32_t node, uint32_t *out);
 
@@ -71,19 +89,19 @@ typedef int (*pe_accept_fn)(const void *ctx, uint32_t slot);
 typedef struct pe_beam {
     pe_host *host;
     size_t ef_room;
-    float *key;       /* the pool, nearest first */
-    uint32_t *node;   /* its nodes; PE_EXPANDED marks those whose links were followed */
+    float *key;     /* the pool, nearest first */
+    uint32_t *node; /* its nodes; PE_EXPANDED marks those whose links were followed */
     size_t n;
-    pe_cand *found;   /* accepted slots when there is a filter */
+    pe_cand *found; /* accepted slots when there is a filter */
     size_t n_found, found_room;
-    uint64_t *seen;   /* one bit a node */
+    uint64_t *seen; /* one bit a node */
     size_t seen_words;
     uint32_t *touched; /* words of `seen` to clear, unless too many */
     size_t n_touched;
-    uint32_t *next;   /* neighbours to measure */
+    uint32_t *next; /* neighbours to measure */
     uint32_t *slots;
     float *out;
-    uint64_t visits;  /* keys computed */
+    uint64_t visits; /* keys computed */
 } pe_beam;
 
 #define PE_EXPANDED 0x80000000u
@@ -93,19 +111,20 @@ void pe_beam_destroy(pe_beam *b);
 
 typedef struct pe_beam_query {
     const pe_layer *layer;
-    uint32_t limit;         /* nodes at or above are not looked at; the view covers all below */
+    uint32_t limit; /* nodes at or above are not looked at; the view covers all below */
     const pe_view *view;
     const pe_point *point;
-    size_t ef;              /* pool */
-    float slack;            /* stop once the next candidate's key is beyond this times the ef-th; 0 = off */
-    pe_accept_fn accept;    /* NULL = all */
+    size_t ef;   /* pool */
+    float slack; /* stop once the next candidate's key is beyond this times the ef-th; 0 = off */
+    pe_accept_fn accept; /* NULL = all */
     const void *accept_ctx;
-    size_t want;            /* accepted slots to keep, with accept */
+    size_t want; /* accepted slots to keep, with accept */
     const uint32_t *entries;
     size_t n_entries;
 } pe_beam_query;
 
-/* Room for searches of up to `ef` over `limit` nodes that then cannot fail; want > 0 with accept. */
+/* Room for searches of up to `ef` over `limit` nodes that then cannot fail; want > 0 with accept.
+ */
 peri_status pe_beam_reserve(pe_beam *b, uint32_t limit, size_t ef, size_t want);
 
 /* Beam search: afterwards b->key and b->node hold up to ef nearest nodes seen, and with a filter
@@ -117,8 +136,7 @@ uint32_t pe_beam_greedy(pe_beam *b, const pe_layer *l, uint32_t slot_limit, cons
 
 /* Choose up to `degree` of the candidates (sorted, nearest first; nodes of the layer) such that
  * none is nearer to a chosen one than to the point, by the factor alpha (the relative
- * neighbourhood rule of HNSW with the slack of Vamana, Jayaram Subramanya et al., NeurIPS 2019).
- * Returns the count. */
+ * neighbourhood rule of HNSW with the slack of Vamana, Jayaram Subramanya et al., NeurIPS 2019). */
 typedef struct pe_pruner {
     const pe_rows *rows;
     const pe_layer *layer;
@@ -127,7 +145,9 @@ typedef struct pe_pruner {
     float *scratch;
     uint32_t *chosen_slots;
 } pe_pruner;
-size_t pe_prune(const pe_pruner *p, const pe_cand *sorted, size_t n, size_t degree, uint32_t *out);
+/* `chosen` nodes stand in out already. Returns the count with them. */
+size_t pe_prune(const pe_pruner *p, const pe_cand *sorted, size_t n, size_t degree, size_t chosen,
+                uint32_t *out);
 
 /* Striped spin locks for a team. */
 typedef struct pe_locks {
@@ -135,6 +155,11 @@ typedef struct pe_locks {
 } pe_locks;
 void pe_lock(pe_locks *l, uint32_t node);
 void pe_unlock(pe_locks *l, uint32_t node);
+
+/* Put `to` at the end of the list, unpruned; where there is no room, with `replace`, instead of the
+ * farthest link whose node others lead to as well. Returns 1 when the link stands there afterwards.
+ */
+int pe_link_force(const pe_layer *l, pe_locks *locks, uint32_t node, uint32_t to, int replace);
 
 /* Give `node` the link `to`, pruning its list when full. */
 void pe_link_add(const pe_pruner *p, pe_locks *locks, uint32_t node, uint32_t to, float key);

@@ -18,9 +18,11 @@ static int covered(const pe_pruner *p, pe_cand c, size_t chosen)
     return 0;
 }
 
-size_t pe_prune(const pe_pruner *p, const pe_cand *sorted, size_t n, size_t degree, uint32_t *out)
+size_t pe_prune(const pe_pruner *p, const pe_cand *sorted, size_t n, size_t degree, size_t chosen,
+                uint32_t *out)
 {
-    size_t chosen = 0;
+    for (size_t i = 0; i < chosen; i++)
+        p->chosen_slots[i] = pe_layer_slot(p->layer, out[i]);
     for (size_t i = 0; i < n && chosen < degree; i++) {
         if (chosen && covered(p, sorted[i], chosen))
             continue;
@@ -41,74 +43,117 @@ static void sort_small(pe_cand *c, size_t n)
     }
 }
 
-/* The list is full: choose again among its links and the new one. A chain mark stays where it is,
- * as the last link. */
-static void prune_list(const pe_pruner *p, uint32_t node, pe_link *links, uint32_t to, float key)
+/* The list is full: choose again among its links and the new one. What only this list leads to
+ * stays, and so does a chain, as the last link. */
+static void prune_list(const pe_pruner *p, uint32_t node, uint32_t *list, size_t n, uint32_t to,
+                       float key)
 {
-    uint32_t old[PE_DEGREE_MAX], slots[PE_DEGREE_MAX], kept[PE_DEGREE_MAX];
+    uint32_t slots[PE_DEGREE_MAX], kept[PE_DEGREE_MAX + 1], same = PE_NIL;
     float keys[PE_DEGREE_MAX];
     pe_cand c[PE_DEGREE_MAX + 1];
-    uint32_t same = PE_NIL;
-    size_t n = 0, degree = p->layer->degree;
-    for (uint32_t i = 0; i < p->layer->degree; i++) {
-        uint32_t link = pe_link_get(&links[i]);
-        if (link == PE_NIL)
-            break;
-        if (link & PE_SAME) {
-            same = link;
+    size_t m = 0, degree = p->layer->degree, chosen = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (list[i] & PE_SAME) {
+            same = list[i];
             degree--;
             continue;
         }
-        slots[n] = pe_layer_slot(p->layer, link);
-        old[n++] = link;
+        slots[m] = pe_layer_slot(p->layer, list[i]);
+        list[m++] = list[i];
     }
     pe_point from = pe_view_point(p->rows, p->view, pe_layer_slot(p->layer, node), p->scratch);
-    pe_view_keys(p->view, &from, slots, n, keys);
-    for (size_t i = 0; i < n; i++)
-        c[i] = (pe_cand){keys[i], old[i]};
+    pe_view_keys(p->view, &from, slots, m, keys);
+    n = 0;
+    for (size_t i = 0; i < m; i++) {
+        if (pe_layer_into(p->layer, list[i]) <= 1)
+            kept[chosen++] = list[i];
+        else
+            c[n++] = (pe_cand){keys[i], list[i]};
+    }
     c[n++] = (pe_cand){key, to};
     sort_small(c, n);
-    size_t kept_n = pe_prune(p, c, n, degree, kept);
-    for (size_t i = 0; i < kept_n; i++)
-        pe_link_set(&links[i], kept[i]);
+    chosen = pe_prune(p, c, n, degree, chosen, kept);
     if (same != PE_NIL)
-        pe_link_set(&links[kept_n++], same);
-    for (size_t i = kept_n; i < p->layer->degree; i++)
-        pe_link_set(&links[i], PE_NIL);
+        kept[chosen++] = same;
+    pe_list_write(p->layer, node, kept, chosen);
 }
 
 void pe_link_add(const pe_pruner *p, pe_locks *locks, uint32_t node, uint32_t to, float key)
 {
-    pe_link *links = pe_layer_links(p->layer, node);
+    uint32_t list[PE_DEGREE_MAX + 1];
     pe_lock(locks, node);
-    uint32_t i = 0;
-    for (; i < p->layer->degree; i++) {
-        uint32_t link = pe_link_get(&links[i]);
-        if (link == PE_NIL || (link & ~PE_SAME) == to)
-            break;
+    size_t n = pe_list_read(p->layer, node, list), i = 0;
+    while (i < n && (list[i] & ~PE_SAME) != to)
+        i++;
+    if (i == n && n == p->layer->degree) {
+        prune_list(p, node, list, n, to, key);
+    } else if (i == n) {
+        list[n++] = to;
+        pe_list_write(p->layer, node, list, n);
     }
-    if (i == p->layer->degree)
-        prune_list(p, node, links, to, key);
-    else if (pe_link_get(&links[i]) == PE_NIL)
-        pe_link_set(&links[i], to);
     pe_unlock(locks, node);
+}
+
+/* The farthest link of a list, of those that others lead to as well when `shared`; n when none. */
+static size_t farthest(const pe_layer *l, const uint32_t *list, size_t n, int shared)
+{
+    for (size_t i = n; i-- > 0;)
+        if (!(list[i] & PE_SAME) && (!shared || pe_layer_into(l, list[i]) > 1))
+            return i;
+    return n;
+}
+
+/* A link may only be given up by handing its node on: `to` leads to it from then on. That may cost
+ * `to` a link in turn; a few steps suffice in all but graphs of a handful of nodes. */
+static int force(const pe_layer *l, pe_locks *locks, uint32_t node, uint32_t to, int replace,
+                 int steps)
+{
+    uint32_t list[PE_DEGREE_MAX + 1], victim = PE_NIL;
+    pe_lock(locks, node);
+    size_t n = pe_list_read(l, node, list), i = 0, at = n;
+    while (i < n && (list[i] & ~PE_SAME) != to)
+        i++;
+    int done = i < n;
+    if (!done && n == l->degree && replace) {
+        at = farthest(l, list, n, 1);
+        if (at == n && (at = farthest(l, list, n, 0)) < n)
+            victim = list[at];
+    }
+    if (!done && victim == PE_NIL && at < l->degree) {
+        list[at] = to;
+        pe_list_write(l, node, list, at == n ? n + 1 : n);
+        done = 1;
+    }
+    pe_unlock(locks, node);
+    if (victim == PE_NIL || victim == to || steps == 0 ||
+        !force(l, locks, to, victim, 1, steps - 1))
+        return done;
+    return force(l, locks, node, to, 1, 0);
+}
+
+int pe_link_force(const pe_layer *l, pe_locks *locks, uint32_t node, uint32_t to, int replace)
+{
+    enum { STEPS = 6 };
+    return force(l, locks, node, to, replace, STEPS);
 }
 
 void pe_link_same(const pe_layer *l, pe_locks *locks, uint32_t node, uint32_t to)
 {
-    pe_link *links = pe_layer_links(l, node), *own = pe_layer_links(l, to);
+    uint32_t list[PE_DEGREE_MAX + 1], own[2] = {node, PE_NIL};
     pe_lock(locks, node);
-    uint32_t i = 0;
-    while (i < l->degree - 1) {
-        uint32_t link = pe_link_get(&links[i]);
-        if (link == PE_NIL || (link & PE_SAME))
-            break;
-        i++;
+    size_t n = pe_list_read(l, node, list), at = 0;
+    while (at < n && !(list[at] & PE_SAME))
+        at++;
+    if (at < n) {
+        own[1] = list[at];
+    } else if (n < l->degree) {
+        n++;
+    } else if ((at = farthest(l, list, n, 1)) == n) {
+        at = n - 1; /* what only this list leads to, the new member leads to instead */
+        own[1] = list[at];
     }
-    uint32_t next = pe_link_get(&links[i]);
-    pe_link_set(&own[0], node);
-    if (next != PE_NIL && (next & PE_SAME))
-        pe_link_set(&own[1], next);
-    pe_link_set(&links[i], to | PE_SAME); /* of a full list the farthest link goes */
+    pe_list_write(l, to, own, own[1] == PE_NIL ? 1 : 2);
+    list[at] = to | PE_SAME;
+    pe_list_write(l, node, list, n);
     pe_unlock(locks, node);
 }

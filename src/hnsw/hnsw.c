@@ -52,11 +52,11 @@ static peri_status init(peri_index *ix, const void *config)
     atomic_store_explicit(&h->entry, HNSW_NO_ENTRY, memory_order_relaxed);
     h->sweep_layer = -1;
     PE_TRY(read_config(h, &ix->space, config));
-    hnsw_init_layers(ix);
-    return hnsw_make_workers(ix, 1);
+    pe_hnsw_init_layers(ix);
+    return pe_hnsw_make_workers(ix, 1);
 }
 
-void hnsw_init_layers(peri_index *ix)
+void pe_hnsw_init_layers(peri_index *ix)
 {
     hnsw *h = hnsw_of(ix);
     pe_layer_init(&h->layer[0], &ix->host, h->m_max, 0);
@@ -71,7 +71,7 @@ static void destroy(peri_index *ix)
     for (unsigned l = 0; l < HNSW_LEVELS; l++)
         if (h->layer[l].nodes.host)
             pe_layer_destroy(&h->layer[l]);
-    hnsw_free_workers(ix);
+    pe_hnsw_free_workers(ix);
     if (h->gone.host)
         pe_array_destroy(&h->gone);
     for (unsigned l = 0; l < HNSW_LEVELS; l++)
@@ -90,22 +90,22 @@ static uint32_t effort(const peri_index *ix)
     return hnsw_of(ix)->ef_search;
 }
 
-const pe_kind hnsw_kind = {
+const pe_kind pe_hnsw_kind = {
     .name = "hnsw",
     .tag = PE_FOURCC('H', 'N', 'S', 'W'),
     .caps = PERI_CAP_EFFORT | PERI_CAP_CODES,
     .self_size = sizeof(hnsw),
     .init = init,
     .destroy = destroy,
-    .reserve = hnsw_reserve,
-    .before = hnsw_before,
-    .insert = hnsw_insert,
-    .removed = hnsw_removed,
-    .search = hnsw_search,
-    .maintain = hnsw_maintain,
-    .save = hnsw_save,
-    .open = hnsw_open,
-    .check = hnsw_check,
+    .reserve = pe_hnsw_reserve,
+    .before = pe_hnsw_before,
+    .insert = pe_hnsw_insert,
+    .removed = pe_hnsw_removed,
+    .search = pe_hnsw_search,
+    .maintain = pe_hnsw_maintain,
+    .save = pe_hnsw_save,
+    .open = pe_hnsw_open,
+    .check = pe_hnsw_check,
     .info = info,
     .effort = effort,
 };
@@ -113,5 +113,5 @@ const pe_kind hnsw_kind = {
 peri_status peri_hnsw_create(peri_index **out, const peri_space *space,
                              const peri_hnsw_config *config, const peri_env *env)
 {
-    return pe_index_create(out, &hnsw_kind, space, config, env);
+    return pe_index_create(out, &pe_hnsw_kind, space, config, env);
 }

@@ -25,10 +25,10 @@ enum { HNSW_LEVELS = 12, HNSW_TOP_LEVEL = HNSW_LEVELS - 1 };
 /* What one worker of a build needs. */
 typedef struct hnsw_worker {
     pe_beam beam;
-    float *scratch;        /* a row of floats */
-    uint32_t *chosen;      /* PE_DEGREE_MAX slots, for pruning */
-    pe_cand *cands;        /* ef_construction candidates */
-    uint32_t *picked;      /* PE_DEGREE_MAX links of the dense layer */
+    float *scratch;   /* a row of floats */
+    uint32_t *chosen; /* PE_DEGREE_MAX slots, for pruning */
+    pe_cand *cands;   /* ef_construction candidates */
+    uint32_t *picked; /* PE_DEGREE_MAX links of the dense layer */
 } hnsw_worker;
 
 typedef struct hnsw {
@@ -40,7 +40,7 @@ typedef struct hnsw {
     _Atomic uint64_t entry; /* level << 32 | node */
     uint64_t drawn;         /* levels drawn so far */
     pe_locks locks;
-    pthread_mutex_t upper;  /* inserts into the layers above the dense one */
+    pthread_mutex_t upper; /* inserts into the layers above the dense one */
     hnsw_worker *workers;
     unsigned n_workers;
     /* Removed slots: the first n_sweeping, sorted, are those that the sweep under way will free.
@@ -48,14 +48,14 @@ typedef struct hnsw {
     pe_array gone; /* one bit a slot */
     uint32_t *dead;
     size_t n_dead, dead_room, n_sweeping;
-    int sweep_layer;      /* -1 = no sweep under way */
-    int sweep_freeing;    /* its second pass: give back nodes above the dense layer */
+    int sweep_layer;   /* -1 = no sweep under way */
+    int sweep_freeing; /* its second pass: give back nodes above the dense layer */
     uint32_t sweep_node;
     uint32_t *spare[HNSW_LEVELS]; /* nodes of upper layers to use again */
     size_t n_spare[HNSW_LEVELS], spare_room[HNSW_LEVELS];
 } hnsw;
 
-extern const pe_kind hnsw_kind;
+extern const pe_kind pe_hnsw_kind;
 
 static inline hnsw *hnsw_of(const peri_index *ix)
 {
@@ -70,44 +70,54 @@ static inline float hnsw_alpha_key(const hnsw *h)
     return h->alpha * h->alpha; /* keys are squared distances, or grow as they do */
 }
 
-void hnsw_init_layers(peri_index *ix);
+void pe_hnsw_init_layers(peri_index *ix);
 
-/* Was this slot removed and not freed yet? Unlike the slot directory's hidden bit it is not set for
- * the rows of a batch that is being inserted. For the writer. */
+/* Was this slot removed, and not used again since? Unlike the slot directory's hidden bit this is
+ * not set for the rows of a batch that is being inserted. For the writer. */
 static inline int hnsw_is_gone(const hnsw *h, uint32_t slot)
 {
     return (int)(*(const uint64_t *)(const void *)pe_array_at(&h->gone, slot / 64) >> slot % 64 &
                  1);
 }
-void hnsw_set_gone(hnsw *h, uint32_t slot, int gone);
+void pe_hnsw_set_gone(hnsw *h, uint32_t slot, int gone);
 
 /* The view that builds traverse: codes where there are any. */
-pe_view hnsw_build_view(const peri_index *ix);
-pe_pruner hnsw_pruner(const peri_index *ix, const pe_view *view, hnsw_worker *w, unsigned level);
-uint32_t hnsw_level_of(const hnsw *h, uint64_t draw);
-peri_status hnsw_make_workers(peri_index *ix, unsigned n);
-void hnsw_free_workers(peri_index *ix);
+pe_view pe_hnsw_build_view(const peri_index *ix);
+pe_pruner pe_hnsw_pruner(const peri_index *ix, const pe_view *view, hnsw_worker *w, unsigned level);
+uint32_t pe_hnsw_level_of(const hnsw *h, uint64_t draw);
+peri_status pe_hnsw_make_workers(peri_index *ix, unsigned n);
+void pe_hnsw_free_workers(peri_index *ix);
 
-/* Search for the neighbours of a slot that is no node yet, or no longer reached, and link it into
+/* Search the dense layer with the effort of a build; what is found lies in w->beam. */
+void pe_hnsw_find(peri_index *ix, hnsw_worker *w, const pe_view *view, const pe_point *p);
+/* Search for the neighbours of a slot that is no node yet, or has no link left, and link it into
  * the dense layer. Returns 0 when it was hung in a chain of equal rows. */
-int hnsw_link_dense(peri_index *ix, hnsw_worker *w, const pe_view *view, const pe_point *p,
-                    uint32_t slot);
+int pe_hnsw_link_dense(peri_index *ix, hnsw_worker *w, const pe_view *view, const pe_point *p,
+                       uint32_t slot);
 /* Mark what the dense layer reaches from the entry: one bit a slot, room given. */
-peri_status hnsw_reach(const peri_index *ix, uint64_t *reached);
+peri_status pe_hnsw_reach(const peri_index *ix, uint32_t count, uint64_t *reached);
+/* Make a node near `slot` that is reached from the entry lead to it. */
+void pe_hnsw_link_back(peri_index *ix, uint32_t slot);
+/* Do so for every node below `count` that no list leads to. */
+void pe_hnsw_link_orphans(peri_index *ix, uint32_t count);
+/* Link nodes below `count` that a walk from the entry does not reach to where a search for them
+ * ends, until there are none. Errors: ERR_NOMEM. */
+peri_status pe_hnsw_connect(peri_index *ix, uint32_t count);
 
 /* Descend from the top to `level`; returns the node there, its key in *key. */
-uint32_t hnsw_descend(const hnsw *h, pe_beam *b, const pe_view *view, const pe_point *p,
-                      uint32_t slot_limit, uint64_t entry, unsigned level, float *key);
+uint32_t pe_hnsw_descend(const hnsw *h, pe_beam *b, const pe_view *view, const pe_point *p,
+                         uint32_t slot_limit, uint64_t entry, unsigned level, float *key);
 
-peri_status hnsw_before(peri_index *ix, const float *rows, size_t n, pe_progress *progress);
-peri_status hnsw_reserve(peri_index *ix, size_t slots, size_t rows, int exact, unsigned workers);
-peri_status hnsw_insert(peri_index *ix, const uint32_t *slots, size_t n, pe_progress *progress,
-                        unsigned workers, size_t *done);
-void hnsw_removed(peri_index *ix, uint32_t slot);
-peri_status hnsw_search(pe_search *s);
-peri_status hnsw_maintain(peri_index *ix, pe_progress *progress, unsigned workers);
-peri_status hnsw_save(const peri_index *ix, pe_segw *w, const uint32_t *renumber, uint32_t count);
-peri_status hnsw_open(peri_index *ix, pe_segr *r, int map, int writable);
-peri_status hnsw_check(const peri_index *ix, pe_progress *progress, uint64_t *faults);
+peri_status pe_hnsw_before(peri_index *ix, const float *rows, size_t n, pe_progress *progress);
+peri_status pe_hnsw_reserve(peri_index *ix, size_t slots, size_t rows, int exact, unsigned workers);
+peri_status pe_hnsw_insert(peri_index *ix, const uint32_t *slots, size_t n, pe_progress *progress,
+                           unsigned workers, size_t *done);
+void pe_hnsw_removed(peri_index *ix, uint32_t slot);
+peri_status pe_hnsw_search(pe_search *s);
+peri_status pe_hnsw_maintain(peri_index *ix, pe_progress *progress, unsigned workers);
+peri_status pe_hnsw_save(const peri_index *ix, pe_segw *w, const uint32_t *renumber,
+                         uint32_t count);
+peri_status pe_hnsw_open(peri_index *ix, pe_segr *r, int map, int writable);
+peri_status pe_hnsw_check(const peri_index *ix, pe_progress *progress, uint64_t *faults);
 
 #endif

@@ -9,24 +9,23 @@
 
 #include <math.h>
 
-uint32_t hnsw_level_of(const hnsw *h, uint64_t draw)
+uint32_t pe_hnsw_level_of(const hnsw *h, uint64_t draw)
 {
     pe_rng r = {h->seed ^ pe_mix64(draw + 1)};
     uint32_t level = (uint32_t)(-log(pe_rng_unit(&r)) / log((double)h->m));
     return level > HNSW_TOP_LEVEL ? HNSW_TOP_LEVEL : level;
 }
 
-pe_view hnsw_build_view(const peri_index *ix)
+pe_view pe_hnsw_build_view(const peri_index *ix)
 {
     const pe_codes *codes = pe_rows_codes(&ix->rows);
     return codes ? pe_rows_code_view(&ix->rows, codes) : pe_rows_view(&ix->rows);
 }
 
-pe_pruner hnsw_pruner(const peri_index *ix, const pe_view *view, hnsw_worker *w, unsigned level)
+pe_pruner pe_hnsw_pruner(const peri_index *ix, const pe_view *view, hnsw_worker *w, unsigned level)
 {
     const hnsw *h = hnsw_of(ix);
-    return (pe_pruner){&ix->rows, &h->layer[level], view, hnsw_alpha_key(h), w->scratch,
-                       w->chosen};
+    return (pe_pruner){&ix->rows, &h->layer[level], view, hnsw_alpha_key(h), w->scratch, w->chosen};
 }
 
 static size_t worker_bytes(const peri_index *ix)
@@ -34,7 +33,7 @@ static size_t worker_bytes(const peri_index *ix)
     return (size_t)ix->space.dim * sizeof(float);
 }
 
-void hnsw_free_workers(peri_index *ix)
+void pe_hnsw_free_workers(peri_index *ix)
 {
     hnsw *h = hnsw_of(ix);
     for (unsigned i = 0; i < h->n_workers; i++) {
@@ -50,12 +49,12 @@ void hnsw_free_workers(peri_index *ix)
     h->n_workers = 0;
 }
 
-peri_status hnsw_make_workers(peri_index *ix, unsigned n)
+peri_status pe_hnsw_make_workers(peri_index *ix, unsigned n)
 {
     hnsw *h = hnsw_of(ix);
     if (n <= h->n_workers)
         return PERI_OK;
-    hnsw_free_workers(ix);
+    pe_hnsw_free_workers(ix);
     h->workers = pe_calloc(&ix->host, n * sizeof *h->workers);
     if (!h->workers)
         return PERI_ERR_NOMEM;
@@ -68,22 +67,22 @@ peri_status hnsw_make_workers(peri_index *ix, unsigned n)
         w->cands = pe_alloc(&ix->host, (h->ef_construction + 1) * sizeof *w->cands);
         w->picked = pe_alloc(&ix->host, PE_DEGREE_MAX * sizeof *w->picked);
         if (!w->scratch || !w->chosen || !w->cands || !w->picked) {
-            hnsw_free_workers(ix);
+            pe_hnsw_free_workers(ix);
             return PERI_ERR_NOMEM;
         }
     }
     return PERI_OK;
 }
 
-peri_status hnsw_reserve(peri_index *ix, size_t slots, size_t rows, int exact, unsigned workers)
+peri_status pe_hnsw_reserve(peri_index *ix, size_t slots, size_t rows, int exact, unsigned workers)
 {
     hnsw *h = hnsw_of(ix);
     size_t want[HNSW_LEVELS] = {0};
-    PE_TRY(hnsw_make_workers(ix, workers));
+    PE_TRY(pe_hnsw_make_workers(ix, workers));
     PE_TRY(pe_layer_reserve(&h->layer[0], &ix->epoch, slots, exact));
     PE_TRY(pe_array_reserve(&h->gone, &ix->epoch, (slots + 63) / 64, exact));
     for (size_t i = 0; i < rows; i++)
-        for (uint32_t l = hnsw_level_of(h, h->drawn + i); l > 0; l--)
+        for (uint32_t l = pe_hnsw_level_of(h, h->drawn + i); l > 0; l--)
             want[l]++;
     for (unsigned l = 1; l < HNSW_LEVELS; l++)
         PE_TRY(pe_layer_reserve(&h->layer[l], &ix->epoch, h->layer[l].count + want[l], exact));
@@ -93,11 +92,11 @@ peri_status hnsw_reserve(peri_index *ix, size_t slots, size_t rows, int exact, u
     return PERI_OK;
 }
 
-enum { TRAIN_ROWS = 1024 };
+enum { TRAIN_ROWS = 1024, CONNECT_ROWS = 1024 };
 
 /* Codes are trained when a batch comes that can teach them, or once enough rows came one by one;
  * until then traversal reads the rows. */
-peri_status hnsw_before(peri_index *ix, const float *rows, size_t n, pe_progress *progress)
+peri_status pe_hnsw_before(peri_index *ix, const float *rows, size_t n, pe_progress *progress)
 {
     hnsw *h = hnsw_of(ix);
     if (h->codes == PERI_CODES_NONE || atomic_load(&ix->rows.codes))
@@ -110,8 +109,8 @@ peri_status hnsw_before(peri_index *ix, const float *rows, size_t n, pe_progress
     return PERI_OK;
 }
 
-uint32_t hnsw_descend(const hnsw *h, pe_beam *b, const pe_view *view, const pe_point *p,
-                      uint32_t slot_limit, uint64_t entry, unsigned level, float *key)
+uint32_t pe_hnsw_descend(const hnsw *h, pe_beam *b, const pe_view *view, const pe_point *p,
+                         uint32_t slot_limit, uint64_t entry, unsigned level, float *key)
 {
     uint32_t node = (uint32_t)entry;
     unsigned at = (unsigned)(entry >> 32);
@@ -154,19 +153,20 @@ static uint32_t find_same(const peri_index *ix, const hnsw_worker *w, uint32_t s
 static void write_links(const pe_pruner *p, pe_locks *locks, uint32_t node, const uint32_t *picked,
                         size_t n)
 {
-    pe_link *links = pe_layer_links(p->layer, node);
-    uint32_t had[PE_DEGREE_MAX];
+    uint32_t list[PE_DEGREE_MAX + 1], had[PE_DEGREE_MAX + 1];
     pe_lock(locks, node);
-    size_t n_had = pe_layer_copy(p->layer, node, had), used = n;
-    for (size_t i = 0; i < n_had && used < p->layer->degree; i++) {
+    size_t n_had = pe_list_read(p->layer, node, had), used = n;
+    memcpy(list, picked, n * sizeof *list);
+    for (size_t i = 0; i < n_had; i++) {
         size_t j = 0;
-        while (j < n && picked[j] != had[i])
+        while (j < n && picked[j] != (had[i] & ~PE_SAME))
             j++;
-        if (j == n)
-            pe_link_set(&links[used++], had[i]);
+        if (used < p->layer->degree && j == n)
+            list[used++] = had[i];
+        else if (had[i] & PE_SAME) /* a chain stays, whatever else has to go */
+            list[j < n ? j : used - 1] = had[i];
     }
-    for (size_t i = 0; i < n; i++)
-        pe_link_set(&links[i], picked[i]);
+    pe_list_write(p->layer, node, list, used);
     pe_unlock(locks, node);
 }
 
@@ -180,14 +180,12 @@ static void link_node(const pe_pruner *p, pe_locks *locks, uint32_t node, const 
             c++;
         pe_link_add(p, locks, picked[i], node, cands[c].d);
     }
-}
-
-/* An empty list for a slot that may have been another row's. */
-static void clear_list(const pe_layer *l, uint32_t node)
-{
-    pe_link *links = pe_layer_links(l, node);
-    for (uint32_t i = 0; i < l->degree; i++)
-        pe_link_set(&links[i], PE_NIL);
+    /* Its neighbours may all have pruned it away again: one of them must keep it (G4). */
+    int kept = pe_layer_into(p->layer, node) > 0;
+    for (size_t i = 0; i < n && !kept; i++)
+        kept = pe_link_force(p->layer, locks, picked[i], node, 0);
+    for (size_t i = 0; i < n && !kept; i++)
+        kept = pe_link_force(p->layer, locks, picked[i], node, 1);
 }
 
 /* The layers above the dense one, under their mutex: search downwards, link upwards. */
@@ -203,13 +201,13 @@ static void insert_upper(peri_index *ix, hnsw_worker *w, const pe_view *view, co
         int fresh = h->n_spare[l] == 0;
         uint32_t node = fresh ? layer->count : h->spare[l][--h->n_spare[l]];
         if (!fresh)
-            clear_list(layer, node);
+            pe_list_write(layer, node, NULL, 0);
         pe_link *words = (pe_link *)pe_array_at(&layer->nodes, node);
         pe_link_set(&words[0], slot);
         pe_link_set(&words[1], down);
         if (entry != HNSW_NO_ENTRY && l <= entry >> 32) {
             float key;
-            uint32_t from = hnsw_descend(h, &w->beam, view, p, limit, entry, l, &key);
+            uint32_t from = pe_hnsw_descend(h, &w->beam, view, p, limit, entry, l, &key);
             pe_beam_query q = {.layer = layer,
                                .limit = layer->count,
                                .view = view,
@@ -219,9 +217,9 @@ static void insert_upper(peri_index *ix, hnsw_worker *w, const pe_view *view, co
                                .n_entries = 1};
             /* Room was reserved for a larger layer. */
             (void)pe_beam_search(&w->beam, &q);
-            pe_pruner prune = hnsw_pruner(ix, view, w, l);
+            pe_pruner prune = pe_hnsw_pruner(ix, view, w, l);
             size_t n = take_candidates(ix, w, layer, node);
-            size_t kept = pe_prune(&prune, w->cands, n, h->m, w->picked);
+            size_t kept = pe_prune(&prune, w->cands, n, h->m, 0, w->picked);
             if (fresh)
                 atomic_store_explicit(&layer->count, node + 1, memory_order_release);
             link_node(&prune, &h->locks, node, w->cands, n, w->picked, kept);
@@ -234,13 +232,12 @@ static void insert_upper(peri_index *ix, hnsw_worker *w, const pe_view *view, co
         atomic_store_explicit(&h->entry, (uint64_t)level << 32 | down, memory_order_release);
 }
 
-int hnsw_link_dense(peri_index *ix, hnsw_worker *w, const pe_view *view, const pe_point *p,
-                    uint32_t slot)
+void pe_hnsw_find(peri_index *ix, hnsw_worker *w, const pe_view *view, const pe_point *p)
 {
     hnsw *h = hnsw_of(ix);
     uint32_t limit = atomic_load_explicit(&ix->slots.readable, memory_order_acquire);
     float key;
-    uint32_t from = hnsw_descend(h, &w->beam, view, p, limit, hnsw_entry(h), 0, &key);
+    uint32_t from = pe_hnsw_descend(h, &w->beam, view, p, limit, hnsw_entry(h), 0, &key);
     pe_beam_query q = {.layer = &h->layer[0],
                        .limit = limit,
                        .view = view,
@@ -249,14 +246,21 @@ int hnsw_link_dense(peri_index *ix, hnsw_worker *w, const pe_view *view, const p
                        .entries = &from,
                        .n_entries = 1};
     (void)pe_beam_search(&w->beam, &q); /* room was reserved: it cannot fail */
+}
+
+int pe_hnsw_link_dense(peri_index *ix, hnsw_worker *w, const pe_view *view, const pe_point *p,
+                       uint32_t slot)
+{
+    hnsw *h = hnsw_of(ix);
+    pe_hnsw_find(ix, w, view, p);
     size_t n = take_candidates(ix, w, &h->layer[0], slot);
     uint32_t same = find_same(ix, w, slot, n);
     if (same != PE_NIL) {
         pe_link_same(&h->layer[0], &h->locks, same, slot);
         return 0;
     }
-    pe_pruner prune = hnsw_pruner(ix, view, w, 0);
-    size_t kept = pe_prune(&prune, w->cands, n, h->m_max, w->picked);
+    pe_pruner prune = pe_hnsw_pruner(ix, view, w, 0);
+    size_t kept = pe_prune(&prune, w->cands, n, h->m_max, 0, w->picked);
     link_node(&prune, &h->locks, slot, w->cands, n, w->picked, kept);
     return 1;
 }
@@ -264,7 +268,7 @@ int hnsw_link_dense(peri_index *ix, hnsw_worker *w, const pe_view *view, const p
 static void insert_one(peri_index *ix, hnsw_worker *w, uint32_t slot, uint32_t level)
 {
     hnsw *h = hnsw_of(ix);
-    pe_view view = hnsw_build_view(ix);
+    pe_view view = pe_hnsw_build_view(ix);
     float *row = w->scratch;
     pe_point p = pe_view_point(&ix->rows, &view, slot, row);
     uint64_t entry = hnsw_entry(h);
@@ -277,7 +281,7 @@ static void insert_one(peri_index *ix, hnsw_worker *w, uint32_t slot, uint32_t l
         if (entry == HNSW_NO_ENTRY)
             return;
     }
-    if (hnsw_link_dense(ix, w, &view, &p, slot) == 0)
+    if (pe_hnsw_link_dense(ix, w, &view, &p, slot) == 0)
         return; /* reached through the row that it equals */
     if (level > 0) {
         pthread_mutex_lock(&h->upper);
@@ -305,24 +309,36 @@ static void insert_worker(void *ctx, unsigned worker)
         size_t i = atomic_fetch_add(&b->next, 1);
         if (i >= b->n)
             return;
-        insert_one(b->ix, &h->workers[worker], b->slots[i], hnsw_level_of(h, b->first_draw + i));
+        insert_one(b->ix, &h->workers[worker], b->slots[i], pe_hnsw_level_of(h, b->first_draw + i));
         atomic_fetch_add(&b->finished, 1);
         pe_progress_add(b->progress, worker, 1);
     }
 }
 
-peri_status hnsw_insert(peri_index *ix, const uint32_t *slots, size_t n, pe_progress *progress,
-                        unsigned workers, size_t *done)
+peri_status pe_hnsw_insert(peri_index *ix, const uint32_t *slots, size_t n, pe_progress *progress,
+                           unsigned workers, size_t *done)
 {
     hnsw *h = hnsw_of(ix);
     batch b = {ix, slots, n, 0, 0, h->drawn, progress};
-    for (size_t i = 0; i < n; i++)
-        clear_list(&h->layer[0], slots[i]);
+    uint32_t count = pe_slots_count(&ix->slots);
+    for (size_t i = 0; i < n; i++) {
+        pe_list_write(&h->layer[0], slots[i], NULL, 0);
+        pe_hnsw_set_gone(h, slots[i], 0);
+        count = slots[i] >= count ? slots[i] + 1 : count;
+    }
     if (n == 1)
         workers = 1;
     pe_team_run(workers, insert_worker, &b);
     /* Rows are taken in order and each one taken is finished: what is in is a prefix. */
     *done = b.finished;
     h->drawn += *done;
+    /* Two workers may each have dropped what they took to be one of two links to a row. */
+    if (workers > 1)
+        pe_hnsw_link_orphans(ix, count);
+    /* A batch that makes up a good part of the index pays for a look at all of it. */
+    for (size_t i = *done; i < n; i++)
+        pe_hnsw_set_gone(h, slots[i], 1); /* they are no nodes: nobody may link to them */
+    if (*done == n && n >= CONNECT_ROWS && n >= count / 8)
+        PE_TRY(pe_hnsw_connect(ix, count));
     return PERI_OK;
 }

@@ -1,11 +1,11 @@
 /* The full structural proof of H1 to H6 and G1. */
 #include "hnsw/hnsw.h"
 
-peri_status hnsw_reach(const peri_index *ix, uint64_t *reached)
+peri_status pe_hnsw_reach(const peri_index *ix, uint32_t count, uint64_t *reached)
 {
     const hnsw *h = hnsw_of(ix);
     pe_host *host = (pe_host *)(uintptr_t)&ix->host;
-    uint32_t count = pe_slots_count(&ix->slots), links[PE_DEGREE_MAX];
+    uint32_t links[PE_DEGREE_MAX + 1];
     uint64_t entry = hnsw_entry(h);
     if (entry == HNSW_NO_ENTRY || count == 0)
         return PERI_OK;
@@ -103,21 +103,37 @@ static void check_upper(checker *c, unsigned l)
     }
 }
 
-static peri_status check_reached(checker *c)
+/* G4: the counts are right, and something leads to every live row but the entry. A ring of rows
+ * that only lead to each other passes here; maintain finds and links it. */
+static peri_status check_into(checker *c)
 {
     const peri_index *ix = c->ix;
+    const pe_layer *layer = &c->h->layer[0];
     pe_host *host = (pe_host *)(uintptr_t)&ix->host;
-    uint32_t count = pe_slots_count(&ix->slots);
-    size_t bytes = ((size_t)count / 64 + 1) * sizeof(uint64_t);
-    uint64_t *reached = pe_calloc(host, bytes);
-    if (!reached)
+    uint32_t count = pe_slots_count(&ix->slots), links[PE_DEGREE_MAX + 1];
+    uint64_t entry = hnsw_entry(c->h);
+    uint32_t entry_slot =
+        entry == HNSW_NO_ENTRY ? PE_NIL : pe_layer_slot(&c->h->layer[entry >> 32], (uint32_t)entry);
+    uint32_t *into = pe_calloc(host, ((size_t)count + 1) * sizeof *into);
+    if (!into)
         return PERI_ERR_NOMEM;
-    peri_status status = hnsw_reach(ix, reached);
-    for (uint32_t slot = 0; slot < count && status == PERI_OK; slot++)
-        if (!pe_slots_dead(&ix->slots, slot) && !(reached[slot / 64] >> slot % 64 & 1))
-            fault(c, "live row that no walk from the entry reaches", 0, slot, slot);
-    pe_free(host, reached, bytes);
-    return status;
+    for (uint32_t slot = 0; slot < count; slot++) {
+        size_t n = pe_layer_copy(layer, slot, links);
+        for (size_t i = 0; i < n; i++)
+            if (links[i] < count)
+                into[links[i]]++;
+    }
+    for (uint32_t slot = 0; slot < count; slot++) {
+        if (pe_slots_dead(&ix->slots, slot) || slot == entry_slot)
+            continue;
+        if (into[slot] == 0)
+            fault(c, "live row that no list leads to", 0, slot, slot);
+        else if (!ix->readonly && pe_layer_into(layer, slot) < 255 &&
+                 pe_layer_into(layer, slot) != into[slot])
+            fault(c, "count of lists that lead here is wrong", 0, slot, into[slot]);
+    }
+    pe_free(host, into, ((size_t)count + 1) * sizeof *into);
+    return PERI_OK;
 }
 
 static void check_entry(checker *c)
@@ -129,13 +145,13 @@ static void check_entry(checker *c)
             fault(c, "no entry though there are rows", 0, 0, 0);
         return;
     }
-    uint32_t nodes = level ? level < HNSW_LEVELS ? c->h->layer[level].count : 0
-                           : pe_slots_count(&c->ix->slots);
+    uint32_t nodes =
+        level ? level < HNSW_LEVELS ? c->h->layer[level].count : 0 : pe_slots_count(&c->ix->slots);
     if (node >= nodes || pe_layer_slot(&c->h->layer[level], node) == PE_NIL)
         fault(c, "entry that is not there", level, node, nodes);
 }
 
-peri_status hnsw_check(const peri_index *ix, pe_progress *progress, uint64_t *faults)
+peri_status pe_hnsw_check(const peri_index *ix, pe_progress *progress, uint64_t *faults)
 {
     const hnsw *h = hnsw_of(ix);
     pe_host *host = (pe_host *)(uintptr_t)&ix->host;
@@ -156,7 +172,7 @@ peri_status hnsw_check(const peri_index *ix, pe_progress *progress, uint64_t *fa
             break;
     }
     check_entry(&c);
-    peri_status status = check_reached(&c);
+    peri_status status = check_into(&c);
     pe_free(host, free_bits, bytes);
     *faults += c.faults;
     return status;

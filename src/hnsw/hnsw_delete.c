@@ -17,7 +17,7 @@
 
 enum { SWEEP_STEP = 48, CANDIDATES = 320 };
 
-void hnsw_set_gone(hnsw *h, uint32_t slot, int gone)
+void pe_hnsw_set_gone(hnsw *h, uint32_t slot, int gone)
 {
     uint64_t *word = (uint64_t *)(void *)pe_array_at(&h->gone, slot / 64);
     uint64_t bit = (uint64_t)1 << slot % 64;
@@ -35,8 +35,8 @@ static int compare_slots(const void *a, const void *b)
 /* Will this sweep free the slot? */
 static int to_be_freed(const hnsw *h, uint32_t slot)
 {
-    return hnsw_is_gone(h, slot) && bsearch(&slot, h->dead, h->n_sweeping, sizeof slot,
-                                            compare_slots) != NULL;
+    return hnsw_is_gone(h, slot) &&
+           bsearch(&slot, h->dead, h->n_sweeping, sizeof slot, compare_slots) != NULL;
 }
 
 /* ---- one list ---- */
@@ -69,11 +69,28 @@ static void add_candidate(repair *r, uint32_t node)
     r->cand[r->n++] = node;
 }
 
+/* A chain of equal rows closes over those that went: its next live one behind `node`. */
+static uint32_t chain_after(const repair *r, uint32_t node)
+{
+    uint32_t list[PE_DEGREE_MAX + 1];
+    for (uint32_t hops = 0; hops < pe_slots_count(&r->ix->slots); hops++) {
+        size_t n = pe_list_read(r->layer, node, list), i = 0;
+        while (i < n && !(list[i] & PE_SAME))
+            i++;
+        if (i == n)
+            return PE_NIL;
+        node = list[i] & ~PE_SAME;
+        if (!gone(r, node))
+            return node == r->node ? PE_NIL : node;
+    }
+    return PE_NIL;
+}
+
 /* What a list may lead to instead: its live links, and those of its removed ones. Returns the
  * number of removed links. */
 static size_t collect(repair *r, uint32_t *same)
 {
-    uint32_t links[PE_DEGREE_MAX], theirs[PE_DEGREE_MAX];
+    uint32_t links[PE_DEGREE_MAX + 1], theirs[PE_DEGREE_MAX + 1];
     const pe_link *raw = pe_layer_links(r->layer, r->node);
     size_t n = pe_layer_copy(r->layer, r->node, links), removed = 0;
     *same = PE_NIL;
@@ -88,45 +105,35 @@ static size_t collect(repair *r, uint32_t *same)
         }
         removed++;
         size_t m = pe_layer_copy(r->layer, links[i], theirs);
-        const pe_link *next = pe_layer_links(r->layer, links[i]);
-        for (size_t j = 0; j < m; j++) {
-            /* A chain of equal rows closes over the one that went. */
-            if (mark && (pe_link_get(&next[j]) & PE_SAME) && !gone(r, theirs[j]))
-                *same = theirs[j];
-            else
-                add_candidate(r, theirs[j]);
-        }
+        for (size_t j = 0; j < m; j++)
+            add_candidate(r, theirs[j]);
+        if (mark)
+            *same = chain_after(r, links[i]);
         size_t stride = r->ix->rows.rows.stride;
         if (!r->layer->head && !mark &&
             memcmp(pe_array_at(&r->ix->rows.rows, links[i]),
                    pe_array_at(&r->ix->rows.rows, r->node), stride) == 0)
             r->lost_twin = 1;
     }
+    /* The next of the chain may also be a neighbour's neighbour: one link is enough. */
+    for (size_t i = 0; i < r->n; i++)
+        if (r->cand[i] == *same)
+            r->cand[i--] = r->cand[--r->n];
     return removed;
 }
 
-static void write_list(const repair *r, const uint32_t *picked, size_t n, uint32_t same)
-{
-    pe_link *links = pe_layer_links(r->layer, r->node);
-    for (size_t i = 0; i < n; i++)
-        pe_link_set(&links[i], picked[i]);
-    if (same != PE_NIL)
-        pe_link_set(&links[n++], same | PE_SAME);
-    for (size_t i = n; i < r->layer->degree; i++)
-        pe_link_set(&links[i], PE_NIL);
-}
-
-/* All that this list led to is gone: find its place again from the entry. */
+/* All that this list led to is gone: find its place again from the entry. A removed row that waits
+ * for the next sweep leads nowhere for the rest of its days; the last of all has no entry. */
 static void relink(repair *r, const pe_point *p)
 {
-    write_list(r, NULL, 0, PE_NIL);
-    if (!r->layer->head)
-        (void)hnsw_link_dense(r->ix, r->w, &r->view, p, r->node);
+    pe_list_write(r->layer, r->node, NULL, 0);
+    if (!r->layer->head && !gone(r, r->node))
+        (void)pe_hnsw_link_dense(r->ix, r->w, &r->view, p, r->node);
 }
 
 static void repair_list(repair *r, uint32_t node)
 {
-    uint32_t slots[CANDIDATES], picked[PE_DEGREE_MAX], same;
+    uint32_t slots[CANDIDATES], picked[PE_DEGREE_MAX + 1], same;
     float keys[CANDIDATES];
     pe_cand cands[CANDIDATES];
     r->node = node;
@@ -134,8 +141,8 @@ static void repair_list(repair *r, uint32_t node)
     r->lost_twin = 0;
     if (collect(r, &same) == 0)
         return;
-    pe_point from = pe_view_point(&r->ix->rows, &r->view, pe_layer_slot(r->layer, node),
-                                  r->w->scratch);
+    pe_point from =
+        pe_view_point(&r->ix->rows, &r->view, pe_layer_slot(r->layer, node), r->w->scratch);
     if (r->n == 0 && same == PE_NIL) {
         relink(r, &from);
         return;
@@ -143,18 +150,24 @@ static void repair_list(repair *r, uint32_t node)
     for (size_t i = 0; i < r->n; i++)
         slots[i] = pe_layer_slot(r->layer, r->cand[i]);
     pe_view_keys(&r->view, &from, slots, r->n, keys);
-    for (size_t i = 0; i < r->n; i++)
-        cands[i] = (pe_cand){keys[i], r->cand[i]};
-    pe_cand_sort(cands, r->n);
     size_t degree = r->layer->degree - (same != PE_NIL);
-    size_t n = pe_prune(&r->prune, cands, r->n, degree, picked);
-    write_list(r, picked, n, same);
-    if (r->lost_twin)
-        for (size_t i = 0, c = 0; i < n; i++) {
-            while (cands[c].slot != picked[i])
-                c++;
-            pe_link_add(&r->prune, &r->h->locks, picked[i], node, cands[c].d);
-        }
+    size_t n = 0, rest = 0;
+    for (size_t i = 0; i < r->n; i++) {
+        /* What few lists lead to comes first: G4. */
+        if (n < degree && pe_layer_into(r->layer, r->cand[i]) <= 1)
+            picked[n++] = r->cand[i];
+        else
+            cands[rest++] = (pe_cand){keys[i], r->cand[i]};
+    }
+    pe_cand_sort(cands, rest);
+    n = pe_prune(&r->prune, cands, rest, degree, n, picked);
+    if (same != PE_NIL)
+        picked[n++] = same | PE_SAME;
+    pe_list_write(r->layer, node, picked, n);
+    for (size_t i = 0; r->lost_twin && !gone(r, node) && i < r->n; i++)
+        for (size_t j = 0; j < n; j++)
+            if (picked[j] == r->cand[i])
+                pe_link_add(&r->prune, &r->h->locks, picked[j], node, keys[i]);
 }
 
 /* ---- the sweep ---- */
@@ -170,7 +183,7 @@ static void move_entry(const peri_index *ix, hnsw *h)
         uint32_t count = l ? h->layer[l].count : pe_slots_count(&ix->slots);
         for (uint32_t node = 0; node < count; node++) {
             uint32_t slot = pe_layer_slot(&h->layer[l], node);
-            if (slot == PE_NIL || pe_slots_dead(&ix->slots, slot))
+            if (slot == PE_NIL || hnsw_is_gone(h, slot))
                 continue;
             atomic_store_explicit(&h->entry, (uint64_t)l << 32 | node, memory_order_release);
             return;
@@ -193,13 +206,25 @@ static void begin_sweep(hnsw *h)
     h->sweep_freeing = 0;
 }
 
+/* A live node that only the slot about to be freed leads to is linked from elsewhere. */
+static void keep_reached(peri_index *ix, uint32_t slot)
+{
+    hnsw *h = hnsw_of(ix);
+    uint32_t links[PE_DEGREE_MAX + 1];
+    size_t n = pe_layer_copy(&h->layer[0], slot, links);
+    for (size_t i = 0; i < n; i++)
+        if (pe_layer_into(&h->layer[0], links[i]) <= 1 && !hnsw_is_gone(h, links[i]))
+            pe_hnsw_link_back(ix, links[i]);
+}
+
 /* Every list was seen: free what this sweep was for. On failure it stays for the next. */
 static peri_status end_sweep(peri_index *ix, hnsw *h)
 {
     h->sweep_layer = -1;
     PE_TRY(pe_epoch_reserve(&ix->epoch, h->n_sweeping));
     for (size_t i = 0; i < h->n_sweeping; i++) {
-        hnsw_set_gone(h, h->dead[i], 0);
+        keep_reached(ix, h->dead[i]);
+        pe_list_write(&h->layer[0], h->dead[i], NULL, 0);
         pe_slots_release(&ix->slots, h->dead[i]);
     }
     h->n_dead -= h->n_sweeping;
@@ -218,11 +243,13 @@ static void visit(repair *r, uint32_t node)
     if (!h->sweep_freeing) {
         if (!to_be_freed(h, slot))
             repair_list(r, node);
-    } else if (to_be_freed(h, slot) &&
-               pe_grow(&r->ix->host, &h->spare[l], &h->spare_room[l], h->n_spare[l] + 1,
-                       sizeof *h->spare[l]) == PERI_OK) {
+    } else if (to_be_freed(h, slot)) {
+        /* The slot is freed whatever happens, so the node must forget it; without memory to note
+         * the node as spare it lies idle until the index is saved and opened again. */
         pe_link_set((pe_link *)(void *)pe_array_at(&r->layer->nodes, node), PE_NIL);
-        h->spare[l][h->n_spare[l]++] = node;
+        if (pe_grow(&r->ix->host, &h->spare[l], &h->spare_room[l], h->n_spare[l] + 1,
+                    sizeof *h->spare[l]) == PERI_OK)
+            h->spare[l][h->n_spare[l]++] = node;
     }
 }
 
@@ -230,7 +257,7 @@ static void visit(repair *r, uint32_t node)
 static void sweep(peri_index *ix, size_t budget)
 {
     hnsw *h = hnsw_of(ix);
-    repair r = {.ix = ix, .h = h, .w = &h->workers[0], .view = hnsw_build_view(ix)};
+    repair r = {.ix = ix, .h = h, .w = &h->workers[0], .view = pe_hnsw_build_view(ix)};
     while (budget > 0) {
         if (h->sweep_layer < 0) {
             if (h->n_dead == 0)
@@ -238,7 +265,7 @@ static void sweep(peri_index *ix, size_t budget)
             begin_sweep(h);
         }
         r.layer = &h->layer[h->sweep_layer];
-        r.prune = hnsw_pruner(ix, &r.view, r.w, (unsigned)h->sweep_layer);
+        r.prune = pe_hnsw_pruner(ix, &r.view, r.w, (unsigned)h->sweep_layer);
         uint32_t count = layer_nodes(ix, h, h->sweep_layer);
         while (budget > 0 && h->sweep_node < count) {
             visit(&r, h->sweep_node++);
@@ -258,10 +285,10 @@ static void sweep(peri_index *ix, size_t budget)
     }
 }
 
-void hnsw_removed(peri_index *ix, uint32_t slot)
+void pe_hnsw_removed(peri_index *ix, uint32_t slot)
 {
     hnsw *h = hnsw_of(ix);
-    hnsw_set_gone(h, slot, 1);
+    pe_hnsw_set_gone(h, slot, 1);
     /* Without memory for the list the slot waits until the index is saved and opened again. */
     if (pe_grow(&ix->host, &h->dead, &h->dead_room, h->n_dead + 1, sizeof *h->dead) == PERI_OK)
         h->dead[h->n_dead++] = slot;
@@ -286,36 +313,6 @@ static peri_status finish_sweeps(peri_index *ix, pe_progress *progress)
     return pe_progress_end(progress);
 }
 
-/* Link rows that a walk from the entry does not reach to where a search for them ends. */
-static peri_status connect(peri_index *ix, pe_progress *progress)
-{
-    hnsw *h = hnsw_of(ix);
-    uint32_t count = pe_slots_count(&ix->slots);
-    size_t words = (size_t)count / 64 + 1;
-    if (hnsw_entry(h) == HNSW_NO_ENTRY)
-        return PERI_OK;
-    uint64_t *reached = pe_calloc(&ix->host, words * sizeof *reached);
-    if (!reached)
-        return PERI_ERR_NOMEM;
-    peri_status status = hnsw_reach(ix, reached);
-    hnsw_worker *w = &h->workers[0];
-    if (status == PERI_OK)
-        status = pe_beam_reserve(&w->beam, (uint32_t)h->layer[0].nodes.capacity,
-                                 h->ef_construction, 0);
-    pe_view view = hnsw_build_view(ix);
-    pe_progress_phase(progress, "connect", count);
-    for (uint32_t slot = 0; slot < count && status == PERI_OK; slot++) {
-        if ((reached[slot / 64] >> slot % 64 & 1) || pe_slots_dead(&ix->slots, slot))
-            continue;
-        pe_point p = pe_view_point(&ix->rows, &view, slot, w->scratch);
-        (void)hnsw_link_dense(ix, w, &view, &p, slot);
-        if (pe_progress_add(progress, 0, 1))
-            break;
-    }
-    pe_free(&ix->host, reached, words * sizeof *reached);
-    return status == PERI_OK ? pe_progress_end(progress) : status;
-}
-
 /* Codes whose range has cut off more than one row in a hundred are trained again. */
 static peri_status retrain(peri_index *ix, pe_progress *progress)
 {
@@ -326,10 +323,10 @@ static peri_status retrain(peri_index *ix, pe_progress *progress)
     return pe_rows_train(&ix->rows, NULL, 0, pe_slots_count(&ix->slots), progress);
 }
 
-peri_status hnsw_maintain(peri_index *ix, pe_progress *progress, unsigned workers)
+peri_status pe_hnsw_maintain(peri_index *ix, pe_progress *progress, unsigned workers)
 {
     (void)workers;
     PE_TRY(finish_sweeps(ix, progress));
     PE_TRY(retrain(ix, progress));
-    return connect(ix, progress);
+    return pe_hnsw_connect(ix, pe_slots_count(&ix->slots));
 }

@@ -9,8 +9,8 @@
  *   LNK0  m_max links (u32) a slot, mapped; graph.h says what a link is
  *   LNKU  layers 1, 2, ...: per node slot, node below and m links, all u32
  *
- * Checksums find damage; these rules hold for a file made to deceive as well: everything in LNKU and
- * the entry is checked when it is read, and LNK0 when the graph may be written to. A read-only
+ * Checksums find damage; these rules hold for a file made to deceive as well: everything in LNKU
+ * and the entry is checked when it is read, and LNK0 when the graph may be written to. A read-only
  * mapping is not read through for that: search skips a link that is out of bounds (G1). */
 #include "hnsw/hnsw.h"
 #include "base/checked.h"
@@ -93,7 +93,7 @@ static void save_upper(const peri_index *ix, pe_segw *w, const uint32_t *renumbe
     pe_segw_end(w);
 }
 
-peri_status hnsw_save(const peri_index *ix, pe_segw *w, const uint32_t *renumber, uint32_t count)
+peri_status pe_hnsw_save(const peri_index *ix, pe_segw *w, const uint32_t *renumber, uint32_t count)
 {
     save_head(ix, w, renumber, count);
     save_dense(ix, w, renumber);
@@ -107,7 +107,7 @@ static peri_status read_head(peri_index *ix, pe_segr *r, uint32_t counts[HNSW_LE
 {
     hnsw *h = hnsw_of(ix);
     uint8_t b[HEAD_SIZE];
-    const pe_section *s;
+    const pe_section *s = NULL;
     PE_TRY(pe_index_section(r, TAG_HNSW, HEAD_SIZE, &s));
     PE_TRY(pe_segr_read(r, s, 0, b, sizeof b));
     h->m = pe_get_le32(b + 0);
@@ -161,18 +161,18 @@ static peri_status check_upper(const peri_index *ix, pe_segr *r, const pe_sectio
                                         pe_layer_slot(&h->layer[l - 1], down) != slot))
                 return pe_segr_fault(r, s, at + 4, "layer %u node %u leads down to %u", l, node,
                                      down);
+            int end = 0;
             for (uint32_t i = 0; !spare && i < h->m; i++) {
                 uint32_t to = pe_link_get(&links[i]);
-                if (to == PE_NIL)
-                    break;
-                if (to >= h->layer[l].count || pe_layer_slot(&h->layer[l], to) == PE_NIL)
+                end |= to == PE_NIL;
+                if (end ? to != PE_NIL
+                        : to >= h->layer[l].count || pe_layer_slot(&h->layer[l], to) == PE_NIL)
                     return pe_segr_fault(r, s, at + 8 + 4 * i, "layer %u node %u links to %u", l,
                                          node, to);
             }
         }
     uint64_t entry = hnsw_entry(h);
-    if (entry != HNSW_NO_ENTRY &&
-        pe_layer_slot(&h->layer[entry >> 32], (uint32_t)entry) == PE_NIL)
+    if (entry != HNSW_NO_ENTRY && pe_layer_slot(&h->layer[entry >> 32], (uint32_t)entry) == PE_NIL)
         return pe_segr_fault(r, s, 0, "the entry is a spare node");
     return PERI_OK;
 }
@@ -182,7 +182,7 @@ static peri_status load_upper(peri_index *ix, pe_segr *r, const uint32_t counts[
     hnsw *h = hnsw_of(ix);
     uint64_t nodes = 0, at = 0;
     size_t stride = h->layer[1].nodes.stride;
-    const pe_section *s;
+    const pe_section *s = NULL;
     for (unsigned l = 1; l < HNSW_LEVELS; l++)
         nodes += counts[l];
     PE_TRY(pe_index_section(r, TAG_LNKU, nodes * stride, &s)); /* bounds every count */
@@ -201,11 +201,12 @@ static peri_status check_dense(const peri_index *ix, pe_segr *r)
     uint32_t count = pe_slots_count(&ix->slots);
     for (uint32_t slot = 0; slot < count; slot++) {
         const pe_link *links = pe_layer_links(&h->layer[0], slot);
+        int end = 0;
         for (uint32_t i = 0; i < h->m_max; i++) {
             uint32_t to = pe_link_get(&links[i]);
-            if (to == PE_NIL)
-                break;
-            if ((to & ~PE_SAME) >= count)
+            end |= to == PE_NIL;
+            /* What lies behind the end would come alive when the list grows over it. */
+            if (end ? to != PE_NIL : (to & ~PE_SAME) >= count)
                 return pe_segr_fault(r, pe_segr_find(r, TAG_LNK0),
                                      (uint64_t)slot * h->layer[0].nodes.stride + 4 * i,
                                      "slot %u links to %u of %u", slot, to & ~PE_SAME, count);
@@ -225,7 +226,7 @@ static peri_status load_writer_state(peri_index *ix)
             continue;
         PE_TRY(pe_grow(&ix->host, &h->dead, &h->dead_room, h->n_dead + 1, sizeof *h->dead));
         h->dead[h->n_dead++] = slot;
-        hnsw_set_gone(h, slot, 1);
+        pe_hnsw_set_gone(h, slot, 1);
     }
     for (unsigned l = 1; l < HNSW_LEVELS; l++)
         for (uint32_t node = 0; node < h->layer[l].count; node++) {
@@ -235,21 +236,23 @@ static peri_status load_writer_state(peri_index *ix)
                            sizeof *h->spare[l]));
             h->spare[l][h->n_spare[l]++] = node;
         }
-    return hnsw_make_workers(ix, 1);
+    return pe_hnsw_make_workers(ix, 1);
 }
 
-peri_status hnsw_open(peri_index *ix, pe_segr *r, int map, int writable)
+peri_status pe_hnsw_open(peri_index *ix, pe_segr *r, int map, int writable)
 {
     hnsw *h = hnsw_of(ix);
     uint32_t counts[HNSW_LEVELS];
     pthread_mutex_init(&h->upper, NULL);
     h->sweep_layer = -1;
     PE_TRY(read_head(ix, r, counts));
-    hnsw_init_layers(ix);
+    pe_hnsw_init_layers(ix);
     PE_TRY(pe_index_load_array(ix, r, TAG_LNK0, &h->layer[0].nodes, counts[0], map, writable, 0));
     PE_TRY(load_upper(ix, r, counts));
     if (!writable)
         return PERI_OK;
     PE_TRY(check_dense(ix, r));
+    PE_TRY(pe_array_reserve(&h->layer[0].into, &ix->epoch, counts[0], 1));
+    pe_layer_count_into(&h->layer[0], counts[0]);
     return load_writer_state(ix);
 }

@@ -40,7 +40,7 @@ static size_t pool_size(const pe_search *s)
     return ef > s->limit ? s->limit : ef;
 }
 
-peri_status hnsw_search(pe_search *s)
+peri_status pe_hnsw_search(pe_search *s)
 {
     const peri_index *ix = s->ix;
     const hnsw *h = hnsw_of(ix);
@@ -49,14 +49,14 @@ peri_status hnsw_search(pe_search *s)
     if (entry == HNSW_NO_ENTRY || s->limit == 0)
         return PERI_OK;
     s->by_code = s->query->codes != NULL;
-    pe_view view = s->by_code ? pe_rows_code_view(&ix->rows, s->query->codes)
-                              : pe_rows_view(&ix->rows);
+    pe_view view =
+        s->by_code ? pe_rows_code_view(&ix->rows, s->query->codes) : pe_rows_view(&ix->rows);
     const pe_point *point = s->by_code ? &s->query->code : &s->query->row;
     pe_beam *b = beam_of(s->scratch);
     if (!b)
         return PERI_ERR_NOMEM;
     float key;
-    uint32_t from = hnsw_descend(h, b, &view, point, s->limit, entry, 0, &key);
+    uint32_t from = pe_hnsw_descend(h, b, &view, point, s->limit, entry, 0, &key);
     pe_beam_query q = {.layer = &h->layer[0],
                        .limit = s->limit,
                        .view = &view,

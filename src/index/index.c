@@ -134,6 +134,7 @@ peri_status pe_index_begin_write(peri_index *ix)
 void pe_index_end_write(peri_index *ix)
 {
     pe_epoch_reclaim(&ix->epoch);
+    pe_host_unlimit(&ix->host);
     pthread_mutex_unlock(&ix->write);
 }
 
@@ -207,7 +208,9 @@ peri_status peri_index_get_info(const peri_index *ix, peri_index_info *info)
     info->bytes_mapped = atomic_load_explicit(&ix->host.mapped, memory_order_relaxed);
     info->next_id = atomic_load_explicit(&ix->slots.next_id, memory_order_relaxed);
     uint32_t count = pe_slots_count(&ix->slots);
-    info->deleted = count > info->rows ? count - info->rows : 0;
+    uint32_t unused =
+        (uint32_t)info->rows + atomic_load_explicit(&ix->slots.spare, memory_order_relaxed);
+    info->deleted = count > unused ? count - unused : 0;
     if (ix->kind->info)
         ix->kind->info(ix, info);
     return PERI_OK;
@@ -224,7 +227,9 @@ peri_status peri_index_ids(const peri_index *ix, uint64_t *ids, size_t capacity,
         if (pe_slots_dead(&ix->slots, slot))
             continue;
         uint64_t id = pe_slots_id(&ix->slots, slot);
-        if (pe_slots_find(&ix->slots, id) != slot)
+        uint32_t now = pe_slots_find(&ix->slots, id);
+        /* Being replaced: its new slot's turn comes, or it lies beyond where this walk ends. */
+        if (now == PE_NO_SLOT || (now != slot && now < count))
             continue;
         if (found < capacity)
             ids[found] = id;
@@ -246,6 +251,9 @@ peri_status peri_index_check(const peri_index *ix, const peri_task *task, uint64
     int forked = getpid() != ix->owner;
     if (!forked)
         pthread_mutex_lock(&writable->write);
+    if (!forked)
+        pe_epoch_reclaim(
+            &writable->epoch); /* what was replaced is hidden now, if no reader is in */
     uint64_t faults = pe_slots_check(&ix->slots);
     const pe_keys *keys = atomic_load_explicit(&ix->keys, memory_order_acquire);
     uint64_t key_faults = 0;

@@ -14,6 +14,7 @@
 #include "base/topk.h"
 #include "index/slots.h"
 #include "keys/keys.h"
+#include "perigee/index.h"
 #include "persist/segment.h"
 #include "rows/rows.h"
 
@@ -49,15 +50,15 @@ typedef struct pe_search {
     const peri_index *ix;
     pe_scratch *scratch;
     const pe_prepared *query;
-    uint32_t limit;          /* slots below are readable */
+    uint32_t limit; /* slots below are readable */
     uint32_t effort;
     size_t want;             /* candidates asked for; scratch->cands has room */
     const pe_accept *accept; /* NULL: every slot below limit is live and allowed */
     double share;            /* estimated part of the slots that accept lets through, 0..1 */
     float max_key;           /* range search, in row keys; +infinity otherwise */
     /* out */
-    size_t n;                /* scratch->cands[0..n), nearest first */
-    int by_code;             /* their keys are those of codes: the handle re-ranks */
+    size_t n;    /* scratch->cands[0..n), nearest first */
+    int by_code; /* their keys are those of codes: the handle re-ranks */
 } pe_search;
 
 /* A function that is NULL has nothing to do, unless it says otherwise. */
@@ -98,7 +99,7 @@ typedef struct pe_kind {
 } pe_kind;
 
 /* recall@10 by effort, measured by maintain on rows of the index. */
-enum { PE_CURVE_MAX = 16 };
+enum { PE_CURVE_MAX = 16, PE_CURVE_ROWS = 1000 /* below this there is none */ };
 typedef struct pe_curve {
     uint32_t n;
     uint32_t effort[PE_CURVE_MAX];
@@ -116,8 +117,8 @@ struct peri_index {
     int readonly;
     pe_rows rows;
     pe_slots slots;
-    _Atomic(pe_keys *) keys; /* NULL until keyed */
-    pe_segr *file;           /* the mapped file, NULL when none */
+    _Atomic(pe_keys *) keys;       /* NULL until keyed */
+    pe_segr *file;                 /* the mapped file, NULL when none */
     const pe_section *mapped_rows; /* re-ranked rows are verified when first read, or NULL */
     _Atomic(pe_curve *) curve;     /* NULL until calibrated */
     uint8_t uuid[16];
@@ -161,8 +162,8 @@ peri_status pe_exact_list(pe_search *s, const uint32_t *slots, size_t n);
 /* Measure recall by effort on rows of the index and publish the curve. */
 peri_status pe_index_calibrate(peri_index *ix, pe_progress *progress, unsigned workers);
 
-/* For a kind's save and open. Save one record a slot in the file's order (errors stick to w). Load an
- * array saved so: borrowed from a mapping, verified, or with `lazy` left for pe_index_touch. */
+/* For a kind's save and open. Save one record a slot in the file's order (errors stick to w). Load
+ * an array saved so: borrowed from a mapping, verified, or with `lazy` left for pe_index_touch. */
 void pe_index_save_array(pe_segw *w, uint32_t tag, const pe_array *a, uint32_t count,
                          const uint32_t *renumber);
 peri_status pe_index_load_array(peri_index *ix, pe_segr *r, uint32_t tag, pe_array *a,

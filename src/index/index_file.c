@@ -140,7 +140,7 @@ static void save_dead(const peri_index *ix, pe_segw *w, uint32_t count, const ui
     for (uint32_t slot = 0; slot < count; slot++) {
         if (renumber && renumber[slot] == PE_NO_SLOT)
             continue;
-        word |= (uint64_t)pe_slots_dead(&ix->slots, slot) << (n % 64);
+        word |= (uint64_t)pe_slots_hidden(&ix->slots, slot) << (n % 64);
         if (++n % 64 == 0) {
             pe_segw_put(w, &word, sizeof word);
             word = 0;
@@ -275,6 +275,7 @@ static peri_status read_meta(pe_segr *r, meta *m)
 peri_status pe_index_section(pe_segr *r, uint32_t tag, uint64_t size, const pe_section **out)
 {
     const pe_section *s = pe_segr_find(r, tag);
+    *out = NULL;
     if (!s)
         return pe_fail(PERI_ERR_CORRUPT, "%s: section %.4s is missing", pe_segr_path(r),
                        (const char *)&tag);
@@ -288,7 +289,7 @@ peri_status pe_index_section(pe_segr *r, uint32_t tag, uint64_t size, const pe_s
 peri_status pe_index_load_array(peri_index *ix, pe_segr *r, uint32_t tag, pe_array *a,
                                 uint32_t count, int map, int writable, int lazy)
 {
-    const pe_section *s;
+    const pe_section *s = NULL;
     PE_TRY(pe_index_section(r, tag, (uint64_t)count * a->stride, &s));
     if (map) {
         if (lazy)
@@ -301,8 +302,8 @@ peri_status pe_index_load_array(peri_index *ix, pe_segr *r, uint32_t tag, pe_arr
     for (uint32_t first = 0; first < count;) {
         uint32_t n = a->mask + 1 - (first & a->mask);
         n = n < count - first ? n : count - first;
-        PE_TRY(pe_segr_read(r, s, (uint64_t)first * a->stride, pe_array_at(a, first),
-                            n * a->stride));
+        PE_TRY(
+            pe_segr_read(r, s, (uint64_t)first * a->stride, pe_array_at(a, first), n * a->stride));
         first += n;
     }
     return PERI_OK;
@@ -311,7 +312,7 @@ peri_status pe_index_load_array(peri_index *ix, pe_segr *r, uint32_t tag, pe_arr
 /* A small section as bytes of the heap; freed by the caller. */
 static peri_status load_bytes(peri_index *ix, pe_segr *r, uint32_t tag, uint64_t size, void **out)
 {
-    const pe_section *s;
+    const pe_section *s = NULL;
     PE_TRY(pe_index_section(r, tag, size, &s));
     void *p = pe_alloc(&ix->host, (size_t)size);
     if (!p)
@@ -447,6 +448,7 @@ peri_status peri_index_open(peri_index **out, const char *path, uint32_t flags, 
     int writable = !(flags & PERI_OPEN_READONLY), map = (flags & PERI_OPEN_MAP) != 0;
     int mode = !map ? PE_SEGMENT_COPY : writable ? PE_SEGMENT_MAP_COW : PE_SEGMENT_MAP;
     PE_TRY(pe_index_new(&ix, env));
+    pe_host_limit(&ix->host, task);
     peri_status status = pe_segr_open(&ix->file, &ix->host, path, mode);
     if (status == PERI_OK)
         status = open_file(ix, map, writable);
@@ -454,6 +456,7 @@ peri_status peri_index_open(peri_index **out, const char *path, uint32_t flags, 
         peri_index_close(ix);
         return status;
     }
+    pe_host_unlimit(&ix->host);
     ix->readonly = !writable;
     if (!map) {
         pe_segr_close(ix->file);

@@ -14,8 +14,8 @@ enum { PART = 16384 };
 typedef struct put {
     peri_index *ix;
     size_t n;
-    const uint64_t *ids;     /* NULL: numbered from next_id */
-    const peri_slice *keys;  /* keyed put */
+    const uint64_t *ids;    /* NULL: numbered from next_id */
+    const peri_slice *keys; /* keyed put */
     const float *rows;
     uint32_t flags;
     pe_progress progress;
@@ -24,6 +24,8 @@ typedef struct put {
     uint32_t *slots;
     float *scratch;
     uint64_t *key_ids;
+    pe_keys *key_set;   /* of a keyed put */
+    pe_keys *fresh_set; /* the same, while no key of it is in: an index is keyed from then on */
 } put;
 
 static peri_status check_args(const peri_index *ix, size_t n, const float *rows, uint32_t flags)
@@ -41,8 +43,7 @@ static peri_status check_args(const peri_index *ix, size_t n, const float *rows,
 static peri_status check_rows(put *p)
 {
     for (size_t i = 0; i < p->n; i++)
-        PE_TRY(pe_rows_check(&p->ix->rows, p->rows + i * p->ix->space.dim, "row", i,
-                             &p->norms[i]));
+        PE_TRY(pe_rows_check(&p->ix->rows, p->rows + i * p->ix->space.dim, "row", i, &p->norms[i]));
     return PERI_OK;
 }
 
@@ -59,8 +60,7 @@ static peri_status check_new(const put *p)
     const pe_slots *s = &p->ix->slots;
     for (size_t i = 0; i < p->n; i++)
         if (pe_slots_find(s, p->ids[i]) != PE_NO_SLOT)
-            return pe_fail(PERI_ERR_EXISTS, "id %llu is present",
-                           (unsigned long long)p->ids[i]);
+            return pe_fail(PERI_ERR_EXISTS, "id %llu is present", (unsigned long long)p->ids[i]);
     if (p->n < 2)
         return PERI_OK;
     uint64_t *sorted = pe_alloc(&p->ix->host, p->n * sizeof *sorted);
@@ -100,11 +100,27 @@ static void retire_slot(peri_index *ix, uint32_t slot)
         pe_slots_release(&ix->slots, slot);
 }
 
+/* How many rows these n may replace; each costs two retirements. */
+static size_t most_replaced(const put *p, size_t first, size_t n)
+{
+    const uint64_t *ids = p->ids ? p->ids : p->key_ids;
+    size_t present = 0;
+    if (!ids)
+        return 0;
+    for (size_t i = first; i < first + n; i++) {
+        if (i > first && ids[i] <= ids[i - 1])
+            return n; /* not ascending: an id may stand twice */
+        present += pe_slots_find(&p->ix->slots, ids[i]) != PE_NO_SLOT;
+    }
+    return present;
+}
+
 /* Rows [first, first + n) into slots, linked and bound. */
 static peri_status put_part(put *p, size_t first, size_t n, size_t *done)
 {
     peri_index *ix = p->ix;
     uint32_t next = pe_slots_count(&ix->slots), dim = ix->space.dim;
+    PE_TRY(pe_epoch_reserve(&ix->epoch, 2 * most_replaced(p, first, n) + 64));
     for (size_t i = 0; i < n; i++) {
         p->slots[i] = pe_slots_take(&ix->slots, &next);
         pe_rows_set(&ix->rows, p->slots[i], p->rows + (first + i) * dim, p->norms[first + i],
@@ -123,6 +139,10 @@ static peri_status put_part(put *p, size_t first, size_t n, size_t *done)
             pe_slots_untake(&ix->slots, p->slots[i - 1]);
     }
     pe_slots_publish(&ix->slots, next);
+    if (p->fresh_set && in) {
+        atomic_store_explicit(&ix->keys, p->fresh_set, memory_order_release);
+        p->fresh_set = NULL;
+    }
     for (size_t i = 0; i < in; i++) {
         size_t at = first + i;
         uint64_t id = p->ids ? p->ids[at] : p->key_ids ? p->key_ids[at] : ix->slots.next_id;
@@ -130,7 +150,7 @@ static peri_status put_part(put *p, size_t first, size_t n, size_t *done)
         if (former != PE_NO_SLOT)
             retire_slot(ix, former);
         if (p->keys)
-            pe_keys_set(atomic_load_explicit(&ix->keys, memory_order_relaxed), p->keys[at], id);
+            pe_keys_set(p->key_set, p->keys[at], id);
     }
     *done += in;
     return status;
@@ -207,13 +227,6 @@ static peri_status number_keys(put *p, const pe_keys *keys)
 static peri_status prepare_keys(put *p)
 {
     peri_index *ix = p->ix;
-    pe_keys *keys = atomic_load_explicit(&ix->keys, memory_order_relaxed);
-    if (!keys) {
-        if (pe_slots_count(&ix->slots))
-            return pe_fail(PERI_ERR_STATE, "the index holds rows by id: it takes no keys");
-        PE_TRY(pe_keys_create(&keys, &ix->host, &ix->epoch));
-        atomic_store_explicit(&ix->keys, keys, memory_order_release);
-    }
     size_t bytes = 0;
     for (size_t i = 0; i < p->n; i++) {
         if (!p->keys[i].data || p->keys[i].size < 1 || p->keys[i].size > PERI_MAX_KEY_SIZE)
@@ -221,8 +234,15 @@ static peri_status prepare_keys(put *p)
                            p->keys[i].data ? p->keys[i].size : 0, PERI_MAX_KEY_SIZE);
         bytes += p->keys[i].size;
     }
-    PE_TRY(number_keys(p, keys));
-    return pe_keys_reserve(keys, p->n, bytes);
+    p->key_set = atomic_load_explicit(&ix->keys, memory_order_relaxed);
+    if (!p->key_set) {
+        if (pe_slots_count(&ix->slots))
+            return pe_fail(PERI_ERR_STATE, "the index holds rows by id: it takes no keys");
+        PE_TRY(pe_keys_create(&p->fresh_set, &ix->host, &ix->epoch));
+        p->key_set = p->fresh_set;
+    }
+    PE_TRY(number_keys(p, p->key_set));
+    return pe_keys_reserve(p->key_set, p->n, bytes);
 }
 
 static void free_put(put *p)
@@ -233,25 +253,27 @@ static void free_put(put *p)
     pe_free(host, p->slots, part * sizeof *p->slots);
     pe_free(host, p->scratch, p->ix->space.dim * sizeof *p->scratch);
     pe_free(host, p->key_ids, p->n * sizeof *p->key_ids);
+    pe_keys_destroy(p->fresh_set);
 }
 
 static peri_status run_put(put *p, const peri_task *task, size_t *n_done)
 {
     size_t done = 0;
     peri_index *ix = p->ix;
-    if (n_done)
-        *n_done = 0;
     if (p->n == 0)
         return PERI_OK;
     PE_TRY(pe_progress_init(&p->progress, task));
     p->workers = p->n > 1 ? pe_task_threads(task) : 1;
     PE_TRY(pe_index_begin_write(ix));
+    pe_host_limit(&ix->host, task);
     peri_status status = PERI_OK;
     int keyed = atomic_load_explicit(&ix->keys, memory_order_relaxed) != NULL;
     if (keyed && !p->keys)
         status = pe_fail(PERI_ERR_STATE, "the index is keyed: put by key");
-    p->norms = pe_alloc(&ix->host, p->n * sizeof *p->norms);
-    if (!p->norms)
+    else if (!p->ids && p->n > UINT64_MAX - ix->slots.next_id)
+        status = pe_fail(PERI_ERR_FULL, "%zu rows to number from id %llu", p->n,
+                         (unsigned long long)ix->slots.next_id);
+    if (status == PERI_OK && !(p->norms = pe_alloc(&ix->host, p->n * sizeof *p->norms)))
         status = PERI_ERR_NOMEM;
     if (status == PERI_OK)
         status = check_rows(p);
@@ -278,6 +300,8 @@ peri_status peri_index_put(peri_index *ix, uint64_t id, const float *row, uint32
 peri_status peri_index_put_many(peri_index *ix, size_t n, const uint64_t *ids, const float *rows,
                                 uint32_t flags, const peri_task *task, size_t *n_done)
 {
+    if (n_done)
+        *n_done = 0;
     PE_TRY(check_args(ix, n, rows, flags));
     put p = {.ix = ix, .n = n, .ids = ids, .rows = rows, .flags = flags};
     return run_put(&p, task, n_done);
@@ -296,6 +320,8 @@ peri_status peri_index_put_many_keyed(peri_index *ix, size_t n, const peri_slice
                                       const float *rows, uint32_t flags, const peri_task *task,
                                       size_t *n_done)
 {
+    if (n_done)
+        *n_done = 0;
     PE_TRY(check_args(ix, n, rows, flags));
     if (n && !keys)
         return pe_fail(PERI_ERR_ARG, "keys is NULL");
@@ -329,10 +355,9 @@ static peri_status remove_id(peri_index *ix, uint64_t id)
 peri_status peri_index_remove(peri_index *ix, uint64_t id)
 {
     PE_TRY(pe_index_begin_write(ix));
-    peri_status status =
-        atomic_load_explicit(&ix->keys, memory_order_relaxed)
-            ? pe_fail(PERI_ERR_STATE, "the index is keyed: remove by key")
-            : remove_id(ix, id);
+    peri_status status = atomic_load_explicit(&ix->keys, memory_order_relaxed)
+                             ? pe_fail(PERI_ERR_STATE, "the index is keyed: remove by key")
+                             : remove_id(ix, id);
     pe_index_end_write(ix);
     return status;
 }
@@ -340,8 +365,8 @@ peri_status peri_index_remove(peri_index *ix, uint64_t id)
 static peri_status check_key(peri_slice key)
 {
     if (!key.data || key.size < 1 || key.size > PERI_MAX_KEY_SIZE)
-        return pe_fail(PERI_ERR_ARG, "key has %zu bytes, expected 1 to %d",
-                       key.data ? key.size : 0, PERI_MAX_KEY_SIZE);
+        return pe_fail(PERI_ERR_ARG, "key has %zu bytes, expected 1 to %d", key.data ? key.size : 0,
+                       PERI_MAX_KEY_SIZE);
     return PERI_OK;
 }
 
@@ -381,10 +406,10 @@ peri_status peri_index_key_of(const peri_index *ix, uint64_t id, peri_buf *key)
     pe_reader *place = pe_epoch_enter(&ix->epoch);
     const pe_keys *keys = atomic_load_explicit(&ix->keys, memory_order_acquire);
     peri_slice found;
-    peri_status status = keys && pe_keys_key_of(keys, id, &found)
-                             ? pe_buf_set(key, found.data, found.size)
-                             : pe_fail(PERI_ERR_NOT_FOUND, "no key for id %llu",
-                                       (unsigned long long)id);
+    peri_status status =
+        keys && pe_keys_key_of(keys, id, &found)
+            ? pe_buf_set(key, found.data, found.size)
+            : pe_fail(PERI_ERR_NOT_FOUND, "no key for id %llu", (unsigned long long)id);
     pe_epoch_exit(place);
     return status;
 }
@@ -409,6 +434,7 @@ peri_status peri_index_maintain(peri_index *ix, const peri_task *task)
     pe_progress progress;
     PE_TRY(pe_progress_init(&progress, task));
     PE_TRY(pe_index_begin_write(ix));
+    pe_host_limit(&ix->host, task);
     unsigned workers = pe_task_threads(task);
     peri_status status = PERI_OK;
     if (ix->kind->maintain)

@@ -36,6 +36,14 @@ void pe_hdf5_leave(pe_hdf5_guard *g)
     atomic_store_explicit(&inside, 0, memory_order_release);
 }
 
+peri_status pe_hdf5_outcome(const pe_hdf5 *h, peri_status status)
+{
+    if (h->failed == PERI_OK)
+        return status;
+    pe_detail_set(h->detail);
+    return h->failed;
+}
+
 static herr_t first_reason(unsigned n, const H5E_error2_t *error, void *out)
 {
     if (n == 0 && error->desc)
@@ -48,18 +56,6 @@ peri_status pe_hdf5_fail(peri_status status, const peri_matrix *m, const char *w
     char reason[128] = "no reason given";
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, first_reason, reason);
     return pe_fail(status, "%s:%s: libhdf5 could not %s: %s", m->path, m->dataset, what, reason);
-}
-
-hid_t pe_hdf5_file_access(void)
-{
-    hid_t list = H5Pcreate(H5P_FILE_ACCESS);
-    if (list < 0)
-        return list;
-#if H5_VERSION_GE(1, 10, 7)
-    H5Pset_file_locking(list, 0, 1);
-#endif
-    H5Pset_fclose_degree(list, H5F_CLOSE_STRONG);
-    return list;
 }
 
 /* libhdf5 of Debian 12 has no half type: IEEE 754 says sign 1, exponent 5 (bias 15), fraction 10.
@@ -110,7 +106,7 @@ peri_status pe_hdf5_attach(peri_matrix *m)
     pe_hdf5 *h = pe_alloc(&m->host, sizeof *h);
     if (!h)
         return PERI_ERR_NOMEM;
-    *h = (pe_hdf5){.file = -1, .set = -1, .type = -1};
+    *h = (pe_hdf5){.driver = -1, .file = -1, .set = -1, .type = -1};
     m->format_state = h;
     return PERI_OK;
 }
@@ -123,7 +119,10 @@ void pe_hdf5_release(pe_hdf5 *h)
         H5Dclose(h->set);
     if (h->file >= 0)
         H5Fclose(h->file);
-    h->type = h->set = h->file = -1;
+    /* Last: H5Fclose lets its driver go and then calls it once more. */
+    if (h->driver >= 0)
+        H5FDunregister(h->driver);
+    h->type = h->set = h->file = h->driver = -1;
 }
 
 void pe_hdf5_close(peri_matrix *m)

@@ -12,9 +12,11 @@
 
 /* What a matrix holds of libhdf5; -1 = not open. */
 typedef struct pe_hdf5 {
-    hid_t file, set, type; /* type: of elements in memory */
-    int rank;              /* 1 or 2 */
-    uint64_t extent;       /* rows that the dataset being written has room for */
+    hid_t driver, file, set, type; /* type: of elements in memory */
+    peri_status failed;            /* the first call on the file that failed; see hdf5_driver.c */
+    char detail[PE_DETAIL_SIZE];
+    int rank;        /* 1 or 2 */
+    uint64_t extent; /* rows that the dataset being written has room for */
 } pe_hdf5;
 
 /* The host program's own error handler, put aside while we are inside. */
@@ -27,12 +29,16 @@ typedef struct pe_hdf5_guard {
 peri_status pe_hdf5_enter(pe_hdf5_guard *g, const char *path);
 void pe_hdf5_leave(pe_hdf5_guard *g);
 
+/* How a stretch inside the guard ended: a call on the file that failed outweighs what libhdf5 made
+ * of it. */
+peri_status pe_hdf5_outcome(const pe_hdf5 *h, peri_status status);
+
 /* Record what was tried and libhdf5's innermost reason. Inside the guard. */
 peri_status pe_hdf5_fail(peri_status status, const peri_matrix *m, const char *what);
 
-/* A property list for opening and creating files: no file locks (a reader must not be kept out by
- * a file system that has none), all that is open within the file closes with it. */
-hid_t pe_hdf5_file_access(void);
+/* A property list for opening and creating m's file through m->file; all that is open within the
+ * file closes with it. Registers h->driver. -1 on failure. */
+hid_t pe_hdf5_file_access(peri_matrix *m);
 
 /* The type of an element in memory: -1 on failure; to be closed. */
 hid_t pe_hdf5_memory_type(uint32_t element);

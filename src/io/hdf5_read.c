@@ -237,7 +237,7 @@ static peri_status open_dataset(peri_matrix *m, pe_hdf5 *h, hid_t access)
 static peri_status open_inside(peri_matrix *m, pe_hdf5 *h)
 {
     int outside = 0;
-    hid_t file_access = pe_hdf5_file_access(), access = H5Pcreate(H5P_DATASET_ACCESS);
+    hid_t file_access = pe_hdf5_file_access(m), access = H5Pcreate(H5P_DATASET_ACCESS);
     peri_status status = PERI_OK;
     if (file_access < 0 || access < 0 || H5Pset_elink_cb(access, refuse_link, &outside) < 0)
         status = pe_hdf5_fail(PERI_ERR_NOMEM, m, "make property lists");
@@ -282,9 +282,10 @@ static peri_status hdf5_read(peri_matrix *m, uint64_t first_row, size_t n, void 
 {
     pe_hdf5_guard guard;
     PE_TRY(pe_hdf5_enter(&guard, m->path));
-    peri_status status = read_inside(m, m->format_state, first_row, n, raw);
+    pe_hdf5 *h = m->format_state;
+    peri_status status = read_inside(m, h, first_row, n, raw);
     pe_hdf5_leave(&guard);
-    return status;
+    return pe_hdf5_outcome(h, status);
 }
 
 static const pe_matrix_ops hdf5_read_ops = {hdf5_read, NULL, NULL, pe_hdf5_close};
@@ -295,7 +296,8 @@ peri_status pe_hdf5_open(peri_matrix *m)
     PE_TRY(pe_hdf5_attach(m));
     m->ops = &hdf5_read_ops;
     PE_TRY(pe_hdf5_enter(&guard, m->path));
-    peri_status status = open_inside(m, m->format_state);
+    pe_hdf5 *h = m->format_state;
+    peri_status status = open_inside(m, h);
     pe_hdf5_leave(&guard);
-    return status;
+    return pe_hdf5_outcome(h, status);
 }

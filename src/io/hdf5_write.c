@@ -1,13 +1,14 @@
 /* Datasets into a new HDF5 file, in the layout of ann-benchmarks: datasets of the root group, and
  * text attributes of the file. Rows of a known number lie contiguous; else, or compressed, in
- * chunks of about 1 MiB. No time stamps: equal input makes equal bytes. */
+ * chunks (smaller ones where the number is not known: the last is allocated whole). No time
+ * stamps: equal input makes equal bytes. */
 #define _GNU_SOURCE
 #include "io/element.h"
 #include "io/hdf5_guard.h"
 
 #include <unistd.h>
 
-enum { CHUNK = 1 << 20 };
+enum { CHUNK = 1 << 20, CHUNK_UNKNOWN = 128 << 10 };
 
 static peri_status hdf5_layout(peri_matrix *m, hid_t plist, unsigned deflate)
 {
@@ -15,7 +16,8 @@ static peri_status hdf5_layout(peri_matrix *m, hid_t plist, unsigned deflate)
         return pe_hdf5_fail(PERI_ERR_INTERNAL, m, "make a property list");
     if (m->planned && !deflate)
         return PERI_OK;
-    hsize_t chunk[2] = {CHUNK / m->row_bytes ? CHUNK / m->row_bytes : 1, m->info.dim};
+    hsize_t fit = (m->planned ? CHUNK : CHUNK_UNKNOWN) / m->row_bytes;
+    hsize_t chunk[2] = {fit ? fit : 1, m->info.dim};
     if (m->planned && chunk[0] > m->planned)
         chunk[0] = m->planned;
     if (H5Pset_chunk(plist, 2, chunk) < 0)
@@ -82,7 +84,7 @@ static peri_status write_text(peri_matrix *m, hid_t file, const char *name, cons
 
 static peri_status create_inside(peri_matrix *m, pe_hdf5 *h, const peri_matrix_config *config)
 {
-    hid_t access = pe_hdf5_file_access();
+    hid_t access = pe_hdf5_file_access(m);
     if (access < 0)
         return pe_hdf5_fail(PERI_ERR_NOMEM, m, "make a property list");
     h->file = H5Fcreate(m->temp, H5F_ACC_TRUNC, H5P_DEFAULT, access);
@@ -122,9 +124,10 @@ static peri_status hdf5_write(peri_matrix *m, size_t n, const void *raw)
 {
     pe_hdf5_guard guard;
     PE_TRY(pe_hdf5_enter(&guard, m->path));
-    peri_status status = write_inside(m, m->format_state, n, raw);
+    pe_hdf5 *h = m->format_state;
+    peri_status status = write_inside(m, h, n, raw);
     pe_hdf5_leave(&guard);
-    return status;
+    return pe_hdf5_outcome(h, status);
 }
 
 static peri_status end_dataset(peri_matrix *m, pe_hdf5 *h)
@@ -148,7 +151,7 @@ static peri_status hdf5_finish(peri_matrix *m)
             status = pe_hdf5_fail(PERI_ERR_IO, m, "close the file");
     }
     pe_hdf5_leave(&guard);
-    return status;
+    return pe_hdf5_outcome(h, status);
 }
 
 static const pe_matrix_ops hdf5_write_ops = {NULL, hdf5_write, hdf5_finish, pe_hdf5_close};
@@ -159,9 +162,10 @@ peri_status pe_hdf5_create(peri_matrix *m, const peri_matrix_config *config)
     PE_TRY(pe_hdf5_attach(m));
     m->ops = &hdf5_write_ops;
     PE_TRY(pe_hdf5_enter(&guard, m->path));
-    peri_status status = create_inside(m, m->format_state, config);
+    pe_hdf5 *h = m->format_state;
+    peri_status status = create_inside(m, h, config);
     pe_hdf5_leave(&guard);
-    return status;
+    return pe_hdf5_outcome(h, status);
 }
 
 static peri_status next_inside(peri_matrix *m, pe_hdf5 *h, const peri_matrix_config *config,
@@ -189,7 +193,10 @@ peri_status pe_hdf5_next(peri_matrix *m, const peri_matrix_config *config, uint3
 {
     pe_hdf5_guard guard;
     PE_TRY(pe_hdf5_enter(&guard, m->path));
-    peri_status status = next_inside(m, m->format_state, config, element);
+    pe_hdf5 *h = m->format_state;
+    peri_status status = next_inside(m, h, config, element);
     pe_hdf5_leave(&guard);
-    return status;
+    if (h->failed != PERI_OK)
+        m->state = PE_MATRIX_POISONED;
+    return pe_hdf5_outcome(h, status);
 }

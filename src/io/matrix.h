@@ -40,7 +40,7 @@ struct peri_matrix {
     pe_host host;
     const pe_matrix_ops *ops;
     peri_matrix_info info;
-    pe_file file; /* of HDF5 too, where libhdf5 has a descriptor of its own beside it */
+    pe_file file; /* of HDF5 too: libhdf5 works through it */
     uint64_t file_size;
     pe_matrix_state state;
     pid_t pid;         /* who opened it */

@@ -58,12 +58,16 @@ static peri_status check_target(const peri_matrix *m)
     return status == PERI_OK ? closed : status;
 }
 
+/* Hidden, in the same directory, its base cut off at 200 bytes so that a name at the file system's
+ * limit can be written; O_EXCL and the counter keep writers apart. */
 static peri_status open_temp(peri_matrix *m)
 {
+    const char *slash = strrchr(m->path, '/');
+    const char *base = slash ? slash + 1 : m->path;
     peri_status status = PERI_OK;
-    for (int attempt = 0; attempt < 100; attempt++) { /* a crash may have left some behind */
-        snprintf(m->temp, sizeof m->temp, "%.*s.tmp-%ld-%d", (int)(sizeof m->temp - 33), m->path,
-                 (long)getpid(), attempt);
+    for (int i = 0; i < 1000; i++) {
+        snprintf(m->temp, sizeof m->temp, "%.*s.%.200s.%ld-%d.tmp", (int)(base - m->path), m->path,
+                 base, (long)getpid(), i);
         status = pe_file_open(&m->file, m->host.files, m->temp, O_RDWR | O_CREAT | O_EXCL);
         if (status != PERI_ERR_EXISTS)
             break;

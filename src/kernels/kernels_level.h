@@ -125,9 +125,9 @@ PE_INLINE pe_part pe_part_of_16(const unsigned char *p, size_t n)
 
 /* How many rows ahead, and how many lines of each, `ids` prefetches. Measured on Zen 5 (rows in 512
  * MiB, batches of 32): all lines up to 24, which takes 768-d i8 from 95 to 53 ns a row; beyond that
- * the fill buffers are full and the hardware streamer does better from the first two (784-d f32: 125
- * without, 151 with all, 113 with two). Small rows want more of them in flight (128-d i8: 27 without,
- * 18 with 8 ahead, 14 with 16). */
+ * the fill buffers are full and the hardware streamer does better from the first two (784-d f32:
+ * 125 without, 151 with all, 113 with two). Small rows want more of them in flight (128-d i8: 27
+ * without, 18 with 8 ahead, 14 with 16). */
 typedef struct pe_ahead {
     size_t rows, lines;
 } pe_ahead;

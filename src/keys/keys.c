@@ -140,6 +140,15 @@ pe_key_record *pe_keys_by_id(const pe_key_view *v, uint64_t id, size_t *place,
     return NULL;
 }
 
+void pe_keys_prefetch(const pe_keys *k, const pe_key_view *v, const pe_key_record *r)
+{
+    pe_key_table *by_key = atomic_load_explicit(&v->by_key, memory_order_relaxed);
+    pe_key_table *by_id = atomic_load_explicit(&v->by_id, memory_order_relaxed);
+    uint64_t hash = hash_key(k, r->key, r->size);
+    __builtin_prefetch(&by_key->slots[hash & (by_key->capacity - 1)]);
+    __builtin_prefetch(&by_id->slots[pe_mix64(pe_key_id(r)) & (by_id->capacity - 1)]);
+}
+
 static void insert(pe_key_table *t, uint64_t hash, size_t place)
 {
     for (size_t i = 0;; i++) {

@@ -103,6 +103,9 @@ pe_key_record *pe_keys_by_key(const pe_keys *k, const pe_key_view *v, peri_slice
 pe_key_record *pe_keys_by_id(const pe_key_view *v, uint64_t id, size_t *place,
                              _Atomic uint64_t **slot);
 
+/* Fetch the slots where the record will be looked for. */
+void pe_keys_prefetch(const pe_keys *k, const pe_key_view *v, const pe_key_record *r);
+
 /* Put a record at the arena's end, within what is reserved; the caller fills in its key and then
  * shows it to readers. */
 pe_key_record *pe_keys_append(pe_keys *k, pe_key_view *v, uint64_t id, size_t size, size_t *place);

@@ -1,6 +1,7 @@
 #include "rows/rows.h"
 #include "base/checked.h"
 
+#include <float.h>
 #include <math.h>
 
 typedef struct lvq_stats {
@@ -398,11 +399,12 @@ float pe_rows_distance(const peri_space *space, float key)
 
 float pe_rows_key_of(const peri_space *space, float distance)
 {
+    /* A root or a sum that was rounded must not shut out the very key it came from. */
     switch (space->metric) {
     case PERI_METRIC_L2:
-        return distance < 0 ? -1 : distance * distance;
+        return distance < 0 ? -1 : distance * distance * (1 + 0x1p-21f) + FLT_MIN;
     case PERI_METRIC_COSINE:
-        return distance - 1;
+        return distance - 1 + 0x1p-22f;
     default:
         return distance;
     }

@@ -21,7 +21,7 @@
 #include "base/array.h"
 #include "kernels/kernels.h"
 #include "base/team.h"
-#include "perigee/index.h"
+#include "perigee/space.h"
 
 /* The 8-bit scalar quantiser of the codes. */
 typedef struct pe_quantiser {
@@ -41,9 +41,9 @@ typedef struct pe_view {
 
 /* A point to measure from: a query, or a stored row. */
 typedef struct pe_point {
-    const void *q;                /* in the form that view->dist takes */
-    float step, mid, sum, norm2;  /* of an i8 row or query */
-    float code_sum;               /* sum of its signed codes */
+    const void *q;               /* in the form that view->dist takes */
+    float step, mid, sum, norm2; /* of an i8 row or query */
+    float code_sum;              /* sum of its signed codes */
 } pe_point;
 
 typedef struct pe_codes {
@@ -68,8 +68,8 @@ typedef struct pe_rows {
     peri_space space;
     pe_elem elem;
     pe_array rows;
-    pe_array norms;             /* f32 a row, under cosine only */
-    _Atomic(pe_codes *) codes;  /* NULL until trained */
+    pe_array norms;            /* f32 a row, under cosine only */
+    _Atomic(pe_codes *) codes; /* NULL until trained */
 } pe_rows;
 
 void pe_rows_init(pe_rows *r, pe_host *host, pe_epoch *epoch, const peri_space *space);
@@ -123,7 +123,7 @@ static inline float pe_view_key(const pe_view *v, const pe_point *p, uint32_t sl
 
 /* The caller's distance for a key of the row view. */
 float pe_rows_distance(const peri_space *space, float key);
-/* The largest key within a distance. */
+/* A key that is no smaller than that of any row within a distance, and hardly larger. */
 float pe_rows_key_of(const peri_space *space, float distance);
 
 /* Codes: train on the rows of the given slots, or on raw input rows (under cosine divided by their

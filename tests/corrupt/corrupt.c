@@ -28,7 +28,9 @@ enum { HEADER = 256, SECTOR = 512 };
 uint64_t corrupt_scale(uint64_t count)
 {
     const char *prove = getenv("PERIGEE_PROVE");
-    return prove && strcmp(prove, "release") == 0 ? count * 50 : count;
+    if (!prove || strcmp(prove, "change") == 0)
+        return count;
+    return strcmp(prove, "release") == 0 ? count * 50 : count * strtoull(prove, NULL, 10);
 }
 
 void corrupt_answer(corrupt_use *use, peri_status status, const void *answer, size_t size)
@@ -57,15 +59,24 @@ void corrupt_must(corrupt_use *use, int holds)
 
 /* ---- damages ---- */
 
+/* Any byte of the file as likely as any other; or any section (the header and the tail among them)
+ * as likely as any other, so that the short ones with the counts in them get their share. */
 static uint64_t somewhere(const corrupt_plan *plan, pe_rng *rng)
 {
-    uint64_t to = plan->to ? plan->to : plan->size;
-    uint64_t at = plan->from + pe_rng_next(rng) % (to - plan->from);
-    /* Much of a small file is padding, all alike: every second time look for content. */
-    if (pe_rng_next(rng) % 2)
-        for (int i = 0; i < 100 && plan->file[at] == 0; i++)
-            at = plan->from + pe_rng_next(rng) % (to - plan->from);
-    return at;
+    const unsigned char *f = plan->file;
+    uint64_t tail = reseal_get(f + 88, 8), n = reseal_get(f + 112, 4), from = 0, size = plan->size;
+    if (pe_rng_next(rng) % 2) {
+        uint64_t which = pe_rng_below(rng, (uint32_t)n + 2);
+        const unsigned char *entry = f + tail + which * 32;
+        if (which < n) {
+            from = reseal_get(entry + 8, 8);
+            size = reseal_get(entry + 16, 8);
+        } else {
+            from = which == n ? 0 : tail;
+            size = which == n ? HEADER : plan->size - tail;
+        }
+    }
+    return size ? from + pe_rng_next(rng) % size : 0;
 }
 
 static void change_bytes(const corrupt_plan *plan, pe_rng *rng, unsigned char *file, char what[128])
@@ -224,7 +235,7 @@ static void remember(board *b, const char *outcome, const char *what)
                  peri_error_detail());
 }
 
-static void count_outcome(board *b, int touched, const char *what)
+static void count_outcome(const corrupt_plan *plan, board *b, int touched, const char *what)
 {
     corrupt_result *r = &b->result;
     r->tried++;
@@ -234,7 +245,8 @@ static void count_outcome(board *b, int touched, const char *what)
     }
     if (b->use.wrong) {
         r->wrong++;
-        remember(b, "wrong", what);
+        if (!plan->reseal)
+            remember(b, "wrong", what);
     } else if (b->use.refused) {
         r->refused++;
     } else {
@@ -269,9 +281,24 @@ static void child(const corrupt_plan *plan, corrupt_kind kind, uint64_t count, b
         set_alarm(0);
         b->busy = 0;
         int look = b->next % 16 == 0 || b->next + 1 == b->total;
-        count_outcome(b, look && !file_is(fd, file, size, buf), what);
+        count_outcome(plan, b, look && !file_is(fd, file, size, buf), what);
     }
     _exit(0);
+}
+
+/* With PERIGEE_KEEP naming a directory, what killed a child is kept there for the debugger. */
+static void keep(const corrupt_plan *plan, uint64_t i, const unsigned char *file, size_t size)
+{
+    const char *dir = getenv("PERIGEE_KEEP");
+    char path[1024];
+    if (!dir)
+        return;
+    snprintf(path, sizeof path, "%s/%s %llu.peri", dir, plan->name, (unsigned long long)i);
+    FILE *f = fopen(path, "wb");
+    if (f) {
+        fwrite(file, 1, size, f);
+        fclose(f);
+    }
 }
 
 /* The parent: put down why the child died, and go on behind the damage that killed it. */
@@ -283,12 +310,13 @@ static void bury(const corrupt_plan *plan, corrupt_kind kind, uint64_t count, bo
     if (!file || !b->busy)
         fail_msg("%s: the harness itself died, status %x", plan->name, status);
     memcpy(file, plan->file, plan->size);
-    corrupt_damage(plan, kind, count, b->next, file, what);
-    free(file);
+    size_t size = corrupt_damage(plan, kind, count, b->next, file, what);
     snprintf(how, sizeof how, "%s, %s %d", hung ? "hung" : "crashed",
              WIFSIGNALED(status) ? "signal" : "exit",
              WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
     remember(b, how, what);
+    keep(plan, b->next, file, size);
+    free(file);
     b->result.tried++;
     b->result.hung += (uint64_t)hung;
     b->result.crashed += (uint64_t)!hung;

@@ -1,4 +1,4 @@
-/* Damage a file in thousands of ways and see what a user of it meets.
+/* Damage a segment file in thousands of ways and see what a user of it meets.
  *
  * The work is done in a child process with a limit on memory and on time, many damages to a child;
  * a child that dies is counted and replaced. For each damaged file there is one outcome: refused
@@ -6,7 +6,8 @@
  * answer of the undamaged file wrong     a step gave another answer, and said it was good crashed,
  * hung touched   the file was written to by whoever opened it
  *
- * PERIGEE_PROVE=release in the environment makes the counts fifty times as large. */
+ * PERIGEE_PROVE in the environment makes the counts larger: release by fifty, a number by that;
+ * PERIGEE_KEEP names a directory where files that kill a child are kept. */
 #ifndef PE_CORRUPT_H
 #define PE_CORRUPT_H
 
@@ -63,7 +64,7 @@ typedef struct corrupt_result {
 /* Try `count` damages (BYTES, NUMBERS) or as many as the kind says, and print a line. */
 corrupt_result corrupt_run(const corrupt_plan *plan, corrupt_kind kind, uint64_t count);
 
-/* count, or fifty times that. */
+/* count, or as many times that as PERIGEE_PROVE says. */
 uint64_t corrupt_scale(uint64_t count);
 
 /* Damage number i of a plan, in place; what it did goes to `what`. Returns the new size. */

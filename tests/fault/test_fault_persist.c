@@ -5,6 +5,8 @@
 #include "keys/keys.h"
 #include "scratch.h"
 
+#include <fcntl.h>
+
 #define KIND PE_FOURCC('T', 'E', 'S', 'T')
 #define ROWS PE_FOURCC('R', 'O', 'W', 'S')
 
@@ -282,6 +284,40 @@ static void short_and_interrupted_calls_change_nothing(void **state)
     unlink(w.path);
 }
 
+/* The control: a writer that looks at no result and cleans up only when all went well. */
+static peri_status write_carelessly(const peri_env *env, const work *w)
+{
+    const peri_files *files = env->files;
+    int fd = files->open(files->ctx, w->path, O_WRONLY | O_CREAT, 0600);
+    void *block = env->alloc(env->alloc_ctx, 100, 64);
+    int64_t put = files->pwrite(files->ctx, fd, "careless", 8, 0);
+    files->sync(files->ctx, fd);
+    if (put == 8) {
+        files->close(files->ctx, fd);
+        env->free(env->alloc_ctx, block, 99);
+    }
+    return PERI_OK;
+}
+
+static void a_careless_writer_would_be_caught(void **state)
+{
+    (void)state;
+    work w = {scratch("careless"), 0};
+    unsigned leaks = 0, unreported = 0, sizes = 0;
+    for (uint64_t n = 1; n <= 5; n++) {
+        faulty f;
+        faulty_init(&f, FAULTY_FILES, n, 0);
+        unreported += write_carelessly(&f.env, &w) == PERI_OK && f.fired;
+        leaks += f.fds != 0 || f.blocks != 0;
+        sizes += f.wrong_sizes != 0;
+        assert_false(faulty_clean(&f));
+    }
+    assert_int_equal(unreported, 4); /* open, pwrite, sync, close; the fifth is past the end */
+    assert_int_equal(leaks, 2);
+    assert_int_equal(sizes, 3);
+    unlink(w.path);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -299,6 +335,7 @@ int main(void)
         cmocka_unit_test(a_reader_reports_every_failure),
         cmocka_unit_test(removing_keys_never_fails_for_want_of_memory),
         cmocka_unit_test(short_and_interrupted_calls_change_nothing),
+        cmocka_unit_test(a_careless_writer_would_be_caught),
     };
     return cmocka_run_group_tests_name("fault: persist and keys", tests, setup, scratch_remove);
 }

@@ -175,7 +175,7 @@ static void fail_each(const char *path, faulty_what what, int sticky, uint64_t l
     for (int fired = 1; fired; n++) {
         faulty f;
         faulty_init(&f, what, n, sticky);
-        f.short_io = 5;
+        f.short_io = strstr(path, ".hdf5") ? 4096 : 5;
         f.interrupts = what == FAULTY_ALLOC;
         write_former(path);
         peri_status status = write_all(path, &f.env);
