@@ -332,12 +332,12 @@ peri_status pe_hnsw_insert(peri_index *ix, const uint32_t *slots, size_t n, pe_p
     /* Rows are taken in order and each one taken is finished: what is in is a prefix. */
     *done = b.finished;
     h->drawn += *done;
+    for (size_t i = *done; i < n; i++)
+        pe_hnsw_set_gone(h, slots[i], 1); /* they are no nodes: nobody may link to them */
     /* Two workers may each have dropped what they took to be one of two links to a row. */
     if (workers > 1)
         pe_hnsw_link_orphans(ix, count);
     /* A batch that makes up a good part of the index pays for a look at all of it. */
-    for (size_t i = *done; i < n; i++)
-        pe_hnsw_set_gone(h, slots[i], 1); /* they are no nodes: nobody may link to them */
     if (*done == n && n >= CONNECT_ROWS && n >= count / 8)
         PE_TRY(pe_hnsw_connect(ix, count));
     return PERI_OK;
