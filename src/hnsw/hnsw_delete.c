@@ -69,13 +69,8 @@ static void add_candidate(repair *r, uint32_t node)
     r->cand[r->n++] = node;
 }
 
-<<<<<<< HEAD
-/* A chain of equal rows closes over those that went: the next live one behind `node`. */
-static uint32_t chain_after(const peri_index *ix, uint32_t node)
-=======
 /* The first live row in the chain of equal rows behind `node`: its heir when it goes. */
-static uint32_t heir_of(const repair *r, uint32_t node)
->>>>>>> refs/heads/tests
+static uint32_t heir_of(const peri_index *ix, uint32_t node)
 {
     const hnsw *h = hnsw_of(ix);
     uint32_t list[PE_DEGREE_MAX + 1], slots = pe_slots_count(&ix->slots);
@@ -86,17 +81,12 @@ static uint32_t heir_of(const repair *r, uint32_t node)
         if (i == n)
             return PE_NIL;
         node = list[i] & ~PE_SAME;
-<<<<<<< HEAD
         if (!hnsw_is_gone(h, node))
-=======
-        if (!gone(r, node))
->>>>>>> refs/heads/tests
             return node;
     }
     return PE_NIL;
 }
 
-<<<<<<< HEAD
 void pe_hnsw_mend_chain(peri_index *ix, uint32_t node)
 {
     hnsw *h = hnsw_of(ix);
@@ -106,7 +96,7 @@ void pe_hnsw_mend_chain(peri_index *ix, uint32_t node)
     while (i < n && !((list[i] & PE_SAME) && hnsw_is_gone(h, list[i] & ~PE_SAME)))
         i++;
     if (i < n) {
-        uint32_t next = chain_after(ix, node);
+        uint32_t next = heir_of(ix, node);
         if (next != PE_NIL && next != node)
             list[i] = next | PE_SAME;
         else
@@ -114,7 +104,8 @@ void pe_hnsw_mend_chain(peri_index *ix, uint32_t node)
         pe_list_write(&h->layer[0], node, list, n);
     }
     pe_unlock(&h->locks, node);
-=======
+}
+
 /* The rows of two nodes of the dense layer are the same. */
 static int equal_rows(const repair *r, uint32_t a, uint32_t b)
 {
@@ -138,27 +129,43 @@ static void inherit(repair *r, uint32_t node)
                 continue;
             if (equal_rows(r, to, r->node))
                 node = to;
-            else if ((to = heir_of(r, to)) != PE_NIL)
+            else if ((to = heir_of(r->ix, to)) != PE_NIL)
                 add_candidate(r, to);
         }
     }
     r->lost_twin = 1;
->>>>>>> refs/heads/tests
 }
 
-/* What a list may lead to instead: its live links, and those of its removed ones. Returns the
- * number of removed links. */
+/* What may stand in for a removed link of this list. */
+static void collect_behind(repair *r, uint32_t link, uint32_t *same)
+{
+    uint32_t theirs[PE_DEGREE_MAX + 1], other = link & ~PE_SAME;
+    int dense = !r->layer->head;
+    uint32_t heir = dense ? heir_of(r->ix, other) : PE_NIL;
+    if (link & PE_SAME) { /* the chain closes over those that went */
+        *same = heir == r->node ? PE_NIL : heir;
+        return;
+    }
+    if (heir != PE_NIL)
+        add_candidate(r, heir);
+    if (dense && equal_rows(r, other, r->node)) {
+        /* Of the rows that hang from one that went its heir alone takes its place among the
+         * others; the rest hang from the heir. */
+        if (heir == PE_NIL || heir == r->node)
+            inherit(r, other);
+        return;
+    }
+    size_t m = pe_layer_copy(r->layer, other, theirs);
+    for (size_t j = 0; j < m; j++)
+        add_candidate(r, theirs[j]);
+}
+
+/* What a list may lead to instead: its live links, which come first, and those of its removed ones.
+ * Returns the number of removed links. */
 static size_t collect(repair *r, uint32_t *same)
 {
-<<<<<<< HEAD
-    uint32_t list[PE_DEGREE_MAX + 1], theirs[PE_DEGREE_MAX + 1];
+    uint32_t list[PE_DEGREE_MAX + 1];
     size_t n = pe_list_read(r->layer, r->node, list), removed = 0;
-=======
-    uint32_t links[PE_DEGREE_MAX + 1], theirs[PE_DEGREE_MAX + 1];
-    int dense = !r->layer->head;
-    const pe_link *raw = pe_layer_links(r->layer, r->node);
-    size_t n = pe_layer_copy(r->layer, r->node, links), removed = 0;
->>>>>>> refs/heads/tests
     *same = PE_NIL;
     for (size_t i = 0; i < n; i++) {
         if (gone(r, list[i] & ~PE_SAME))
@@ -166,45 +173,11 @@ static size_t collect(repair *r, uint32_t *same)
         else if (list[i] & PE_SAME)
             *same = list[i] & ~PE_SAME;
         else
-            add_candidate(r, list[i]); /* its own come first */
+            add_candidate(r, list[i]);
     }
-    for (size_t i = 0; i < n && removed; i++) {
-        uint32_t other = list[i] & ~PE_SAME, mark = list[i] & PE_SAME;
-        if (!gone(r, other))
-            continue;
-<<<<<<< HEAD
-        size_t m = pe_layer_copy(r->layer, other, theirs);
-        for (size_t j = 0; j < m; j++)
-            add_candidate(r, theirs[j]);
-        if (mark && (*same = chain_after(r->ix, other)) == r->node)
-            *same = PE_NIL;
-        size_t stride = r->ix->rows.rows.stride;
-        if (!r->layer->head && !mark &&
-            memcmp(pe_array_at(&r->ix->rows.rows, other), pe_array_at(&r->ix->rows.rows, r->node),
-                   stride) == 0)
-            r->lost_twin = 1;
-=======
-        }
-        removed++;
-        uint32_t heir = dense ? heir_of(r, links[i]) : PE_NIL;
-        if (mark) { /* the chain closes over those that went */
-            *same = heir == r->node ? PE_NIL : heir;
-            continue;
-        }
-        if (heir != PE_NIL)
-            add_candidate(r, heir);
-        if (dense && equal_rows(r, links[i], r->node)) {
-            /* Of the rows that hang from one that went its heir alone takes its place among the
-             * others; the rest hang from the heir. */
-            if (heir == PE_NIL || heir == r->node)
-                inherit(r, links[i]);
-            continue;
-        }
-        size_t m = pe_layer_copy(r->layer, links[i], theirs);
-        for (size_t j = 0; j < m; j++)
-            add_candidate(r, theirs[j]);
->>>>>>> refs/heads/tests
-    }
+    for (size_t i = 0; i < n && removed; i++)
+        if (gone(r, list[i] & ~PE_SAME))
+            collect_behind(r, list[i], same);
     /* The next of the chain may also be a neighbour's neighbour: one link is enough. */
     for (size_t i = 0; i < r->n; i++)
         if (r->cand[i] == *same) {
