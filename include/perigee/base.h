@@ -140,7 +140,8 @@ static inline void peri_env_init(peri_env *e)
 typedef struct peri_task {
     uint32_t struct_size;
     uint32_t threads;      /* 0 = all cores this process may use, 1 = the calling thread only */
-    uint64_t memory_limit; /* bytes this call may add at its peak, else ERR_NOMEM; 0 = no limit */
+    uint64_t memory_limit; /* heap bytes that a put, maintain or open may add at its peak, else
+                            * ERR_NOMEM; 0 = no limit */
     /** Called from the calling thread a few times a second and at the end of each phase; non-zero
      *  cancels: the call returns ERR_CANCELLED and what is done stays. May be NULL. */
     int (*progress)(void *ctx, const char *phase, uint64_t done, uint64_t total);

@@ -169,11 +169,11 @@ static inline void peri_query_init(peri_query *q, uint32_t k)
 /** Find the k rows nearest to `row` (dim floats).
  *
  *  hits has room for q->k; nearest first, ties by smaller id. *n_hits is less than k only when
- *  fewer rows are live, allowed or within max_distance. A range search that fills all k may have
- *  left further rows out.
- *  Threads: any number at once, also during put. Since 0.1.
- *  Errors: ERR_ARG (k is 0), ERR_CONFIG (a field out of range), ERR_NONFINITE, ERR_NOMEM, ERR_STATE
- *  (target_recall before maintain measured the curve), ERR_CORRUPT (mapped file). */
+ *  fewer rows are live or allowed. With max_distance an exact kind returns the nearest k of all
+ * rows inside; hnsw widens its search as long as it keeps finding rows inside, and may miss some,
+ * as it may in any search. Threads: any number at once, also during put. Since 0.1. Errors: ERR_ARG
+ * (k is 0), ERR_CONFIG (a field out of range), ERR_NONFINITE, ERR_NOMEM, ERR_STATE (target_recall
+ * before maintain measured the curve), ERR_CORRUPT (mapped file). */
 PERI_API peri_status peri_index_search(const peri_index *ix, const float *row, const peri_query *q,
                                        peri_hit *hits, size_t *n_hits);
 

@@ -51,6 +51,12 @@ peri_status pe_host_init(pe_host *host, const peri_env *env)
 
 void *pe_alloc_aligned(pe_host *host, size_t size, size_t align)
 {
+    uint64_t limit = atomic_load_explicit(&host->limit, memory_order_relaxed);
+    uint64_t heap = atomic_load_explicit(&host->heap, memory_order_relaxed);
+    if (limit && heap + size > limit) {
+        pe_fail(PERI_ERR_NOMEM, "%zu bytes more would pass the memory limit of this call", size);
+        return NULL;
+    }
     void *p = host->alloc(host->alloc_ctx, size, align);
     if (!p) {
         pe_fail(PERI_ERR_NOMEM, "could not allocate %zu bytes", size);
@@ -81,6 +87,18 @@ void pe_free(pe_host *host, void *ptr, size_t size)
         return;
     atomic_fetch_sub_explicit(&host->heap, size, memory_order_relaxed);
     host->free(host->alloc_ctx, ptr, size);
+}
+
+void pe_host_limit(pe_host *host, const peri_task *task)
+{
+    uint64_t heap = atomic_load_explicit(&host->heap, memory_order_relaxed);
+    if (task && task->memory_limit && task->memory_limit < UINT64_MAX - heap)
+        atomic_store_explicit(&host->limit, heap + task->memory_limit, memory_order_relaxed);
+}
+
+void pe_host_unlimit(pe_host *host)
+{
+    atomic_store_explicit(&host->limit, 0, memory_order_relaxed);
 }
 
 peri_status pe_grow(pe_host *host, void *ptr_to_ptr, size_t *count, size_t need, size_t elem)

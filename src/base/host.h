@@ -13,6 +13,7 @@ typedef struct pe_host {
     const peri_files *files;
     _Atomic uint64_t heap;   /* bytes allocated and not freed */
     _Atomic uint64_t mapped; /* bytes of files mapped */
+    _Atomic uint64_t limit;  /* heap may not pass this; 0 = no limit */
 } pe_host;
 
 enum { PE_ALIGN = 64, PE_HUGE = 2 << 20 };
@@ -26,6 +27,11 @@ void *pe_alloc_aligned(pe_host *host, size_t size, size_t align);
 void *pe_alloc(pe_host *host, size_t size);  /* aligned to PE_ALIGN */
 void *pe_calloc(pe_host *host, size_t size); /* zeroed */
 void pe_free(pe_host *host, void *ptr, size_t size);
+
+/* Until pe_host_unlimit: allocations that would add more than task->memory_limit to what there is
+ * now fail. task may be NULL. */
+void pe_host_limit(pe_host *host, const peri_task *task);
+void pe_host_unlimit(pe_host *host);
 
 /* Grow *ptr from old_count to at least new_count elements, by doubling; *count gets the new
  * capacity. On failure nothing changes. */

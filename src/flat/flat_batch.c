@@ -120,6 +120,10 @@ static int settle(const tiles *t, pe_topk *top, const float *query, float q_norm
     for (size_t i = 0; i < top->n; i++)
         top->heap[i] = (pe_cand){keys[i], slots[i]};
     pe_cand_sort(top->heap, top->n);
+    /* Ties go by id: where that is not the order of slots, the plain scan knows how. */
+    if (full && top->heap[k - 1].d == top->heap[k].d &&
+        !atomic_load_explicit(&ix->slots.direct, memory_order_acquire))
+        return 0;
     size_t n = top->n < k ? top->n : k;
     if (full) {
         /* Both sums err by at most about dim / 8 units in the last place of |q| |x|. */

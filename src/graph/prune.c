@@ -94,45 +94,64 @@ void pe_link_add(const pe_pruner *p, pe_locks *locks, uint32_t node, uint32_t to
     pe_unlock(locks, node);
 }
 
-int pe_link_force(const pe_layer *l, pe_locks *locks, uint32_t node, uint32_t to, int replace)
+/* The farthest link of a list, of those that others lead to as well when `shared`; n when none. */
+static size_t farthest(const pe_layer *l, const uint32_t *list, size_t n, int shared)
 {
-    uint32_t list[PE_DEGREE_MAX + 1];
+    for (size_t i = n; i-- > 0;)
+        if (!(list[i] & PE_SAME) && (!shared || pe_layer_into(l, list[i]) > 1))
+            return i;
+    return n;
+}
+
+/* A link may only be given up by handing its node on: `to` leads to it from then on. That may cost
+ * `to` a link in turn; a few steps suffice in all but graphs of a handful of nodes. */
+static int force(const pe_layer *l, pe_locks *locks, uint32_t node, uint32_t to, int replace,
+                 int steps)
+{
+    uint32_t list[PE_DEGREE_MAX + 1], victim = PE_NIL;
     pe_lock(locks, node);
-    size_t n = pe_list_read(l, node, list), i = 0, last = PE_NIL;
-    for (; i < n && (list[i] & ~PE_SAME) != to; i++)
-        if (!(list[i] & PE_SAME) && pe_layer_into(l, list[i]) > 1)
-            last = i;
+    size_t n = pe_list_read(l, node, list), i = 0, at = n;
+    while (i < n && (list[i] & ~PE_SAME) != to)
+        i++;
     int done = i < n;
-    if (!done && n < l->degree)
-        last = n++;
-    else if (!replace)
-        last = PE_NIL;
-    if (!done && last != PE_NIL) {
-        list[last] = to;
-        pe_list_write(l, node, list, n);
+    if (!done && n == l->degree && replace) {
+        at = farthest(l, list, n, 1);
+        if (at == n && (at = farthest(l, list, n, 0)) < n)
+            victim = list[at];
+    }
+    if (!done && victim == PE_NIL && at < l->degree) {
+        list[at] = to;
+        pe_list_write(l, node, list, at == n ? n + 1 : n);
         done = 1;
     }
     pe_unlock(locks, node);
-    return done;
+    if (victim == PE_NIL || victim == to || steps == 0 ||
+        !force(l, locks, to, victim, 1, steps - 1))
+        return done;
+    return force(l, locks, node, to, 1, 0);
+}
+
+int pe_link_force(const pe_layer *l, pe_locks *locks, uint32_t node, uint32_t to, int replace)
+{
+    enum { STEPS = 6 };
+    return force(l, locks, node, to, replace, STEPS);
 }
 
 void pe_link_same(const pe_layer *l, pe_locks *locks, uint32_t node, uint32_t to)
 {
     uint32_t list[PE_DEGREE_MAX + 1], own[2] = {node, PE_NIL};
     pe_lock(locks, node);
-    size_t n = pe_list_read(l, node, list), at = n, last = n - 1;
-    for (size_t i = 0; i < n; i++) {
-        if (list[i] & PE_SAME)
-            at = i;
-        else if (pe_layer_into(l, list[i]) > 1)
-            last = i;
-    }
-    if (at < n)
+    size_t n = pe_list_read(l, node, list), at = 0;
+    while (at < n && !(list[at] & PE_SAME))
+        at++;
+    if (at < n) {
         own[1] = list[at];
-    else if (n == l->degree)
-        at = last; /* of a full list the farthest link goes that is not the only one */
-    else
+    } else if (n < l->degree) {
         n++;
+    } else if ((at = farthest(l, list, n, 1)) == n) {
+        at = n - 1; /* what only this list leads to, the new member leads to instead */
+        own[1] = list[at];
+    }
     pe_list_write(l, to, own, own[1] == PE_NIL ? 1 : 2);
     list[at] = to | PE_SAME;
     pe_list_write(l, node, list, n);

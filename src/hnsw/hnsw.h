@@ -88,14 +88,20 @@ uint32_t pe_hnsw_level_of(const hnsw *h, uint64_t draw);
 peri_status pe_hnsw_make_workers(peri_index *ix, unsigned n);
 void pe_hnsw_free_workers(peri_index *ix);
 
-/* Search for the neighbours of a slot that is no node yet, or no longer reached, and link it into
+/* Search the dense layer with the effort of a build; what is found lies in w->beam. */
+void pe_hnsw_find(peri_index *ix, hnsw_worker *w, const pe_view *view, const pe_point *p);
+/* Search for the neighbours of a slot that is no node yet, or has no link left, and link it into
  * the dense layer. Returns 0 when it was hung in a chain of equal rows. */
 int pe_hnsw_link_dense(peri_index *ix, hnsw_worker *w, const pe_view *view, const pe_point *p,
                        uint32_t slot);
 /* Mark what the dense layer reaches from the entry: one bit a slot, room given. */
 peri_status pe_hnsw_reach(const peri_index *ix, uint32_t count, uint64_t *reached);
-/* Link `slot` afresh, and make sure that a reached node leads to it. */
+/* A row just hung in a chain may lead to a removed one: pass over it. */
+void pe_hnsw_mend_chain(peri_index *ix, uint32_t node);
+/* Make a node near `slot` that is reached from the entry lead to it. */
 void pe_hnsw_link_back(peri_index *ix, uint32_t slot);
+/* Do so for every node below `count` that no list leads to. */
+void pe_hnsw_link_orphans(peri_index *ix, uint32_t count);
 /* Link nodes below `count` that a walk from the entry does not reach to where a search for them
  * ends, until there are none. Errors: ERR_NOMEM. */
 peri_status pe_hnsw_connect(peri_index *ix, uint32_t count);

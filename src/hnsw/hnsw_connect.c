@@ -14,14 +14,25 @@ void pe_hnsw_link_back(peri_index *ix, uint32_t slot)
     hnsw_worker *w = &h->workers[0];
     pe_view view = pe_hnsw_build_view(ix);
     pe_point p = pe_view_point(&ix->rows, &view, slot, w->scratch);
-    if (pe_hnsw_link_dense(ix, w, &view, &p, slot) == 0)
-        return;
+    pe_hnsw_find(ix, w, &view, &p);
     const pe_beam *b = &w->beam;
     for (int replace = 0; replace < 2; replace++)
         for (size_t i = 0; i < b->n; i++)
             if (b->node[i] != slot && !hnsw_is_gone(h, b->node[i]) &&
                 pe_link_force(&h->layer[0], &h->locks, b->node[i], slot, replace))
                 return;
+}
+
+void pe_hnsw_link_orphans(peri_index *ix, uint32_t count)
+{
+    const hnsw *h = hnsw_of(ix);
+    uint64_t entry = hnsw_entry(h);
+    if (entry == HNSW_NO_ENTRY)
+        return;
+    uint32_t first = pe_layer_slot(&h->layer[entry >> 32], (uint32_t)entry);
+    for (uint32_t slot = 0; slot < count; slot++)
+        if (pe_layer_into(&h->layer[0], slot) == 0 && slot != first && !hnsw_is_gone(h, slot))
+            pe_hnsw_link_back(ix, slot);
 }
 
 static size_t connect_round(peri_index *ix, uint32_t count, const uint64_t *reached)

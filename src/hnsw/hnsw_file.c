@@ -143,6 +143,14 @@ static peri_status read_head(peri_index *ix, pe_segr *r, uint32_t counts[HNSW_LE
     return PERI_OK;
 }
 
+/* Only a removed node, which nothing leads to, may lead to a spare one. */
+static int leads_nowhere(const peri_index *ix, unsigned l, uint32_t node, uint32_t to)
+{
+    const pe_layer *layer = &hnsw_of(ix)->layer[l];
+    return pe_layer_slot(layer, to) == PE_NIL &&
+           !pe_slots_dead(&ix->slots, pe_layer_slot(layer, node));
+}
+
 /* Every number of the layers above the dense one, against the others. */
 static peri_status check_upper(const peri_index *ix, pe_segr *r, const pe_section *s)
 {
@@ -161,11 +169,11 @@ static peri_status check_upper(const peri_index *ix, pe_segr *r, const pe_sectio
                                         pe_layer_slot(&h->layer[l - 1], down) != slot))
                 return pe_segr_fault(r, s, at + 4, "layer %u node %u leads down to %u", l, node,
                                      down);
+            int end = 0;
             for (uint32_t i = 0; !spare && i < h->m; i++) {
                 uint32_t to = pe_link_get(&links[i]);
-                if (to == PE_NIL)
-                    break;
-                if (to >= h->layer[l].count || pe_layer_slot(&h->layer[l], to) == PE_NIL)
+                end |= to == PE_NIL;
+                if (end ? to != PE_NIL : to >= h->layer[l].count || leads_nowhere(ix, l, node, to))
                     return pe_segr_fault(r, s, at + 8 + 4 * i, "layer %u node %u links to %u", l,
                                          node, to);
             }
@@ -200,11 +208,12 @@ static peri_status check_dense(const peri_index *ix, pe_segr *r)
     uint32_t count = pe_slots_count(&ix->slots);
     for (uint32_t slot = 0; slot < count; slot++) {
         const pe_link *links = pe_layer_links(&h->layer[0], slot);
+        int end = 0;
         for (uint32_t i = 0; i < h->m_max; i++) {
             uint32_t to = pe_link_get(&links[i]);
-            if (to == PE_NIL)
-                break;
-            if ((to & ~PE_SAME) >= count)
+            end |= to == PE_NIL;
+            /* What lies behind the end would come alive when the list grows over it. */
+            if (end ? to != PE_NIL : (to & ~PE_SAME) >= count)
                 return pe_segr_fault(r, pe_segr_find(r, TAG_LNK0),
                                      (uint64_t)slot * h->layer[0].nodes.stride + 4 * i,
                                      "slot %u links to %u of %u", slot, to & ~PE_SAME, count);

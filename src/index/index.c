@@ -134,6 +134,7 @@ peri_status pe_index_begin_write(peri_index *ix)
 void pe_index_end_write(peri_index *ix)
 {
     pe_epoch_reclaim(&ix->epoch);
+    pe_host_unlimit(&ix->host);
     pthread_mutex_unlock(&ix->write);
 }
 
@@ -226,7 +227,9 @@ peri_status peri_index_ids(const peri_index *ix, uint64_t *ids, size_t capacity,
         if (pe_slots_dead(&ix->slots, slot))
             continue;
         uint64_t id = pe_slots_id(&ix->slots, slot);
-        if (pe_slots_find(&ix->slots, id) != slot)
+        uint32_t now = pe_slots_find(&ix->slots, id);
+        /* Being replaced: its new slot's turn comes, or it lies beyond where this walk ends. */
+        if (now == PE_NO_SLOT || (now != slot && now < count))
             continue;
         if (found < capacity)
             ids[found] = id;
@@ -248,6 +251,9 @@ peri_status peri_index_check(const peri_index *ix, const peri_task *task, uint64
     int forked = getpid() != ix->owner;
     if (!forked)
         pthread_mutex_lock(&writable->write);
+    if (!forked)
+        pe_epoch_reclaim(
+            &writable->epoch); /* what was replaced is hidden now, if no reader is in */
     uint64_t faults = pe_slots_check(&ix->slots);
     const pe_keys *keys = atomic_load_explicit(&ix->keys, memory_order_acquire);
     uint64_t key_faults = 0;

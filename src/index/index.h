@@ -99,7 +99,7 @@ typedef struct pe_kind {
 } pe_kind;
 
 /* recall@10 by effort, measured by maintain on rows of the index. */
-enum { PE_CURVE_MAX = 16 };
+enum { PE_CURVE_MAX = 16, PE_CURVE_ROWS = 1000 /* below this there is none */ };
 typedef struct pe_curve {
     uint32_t n;
     uint32_t effort[PE_CURVE_MAX];

@@ -9,7 +9,7 @@
 
 #include <math.h>
 
-enum { SAMPLES = 200, AT = 10, LOWEST_ROWS = 1000 };
+enum { SAMPLES = 200, AT = 10 };
 
 static const uint32_t efforts[] = {10, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320, 448, 640};
 enum { EFFORTS = sizeof efforts / sizeof *efforts };
@@ -160,7 +160,7 @@ peri_status pe_index_calibrate(peri_index *ix, pe_progress *progress, unsigned w
     uint32_t count = pe_slots_count(&ix->slots), live = pe_slots_live(&ix->slots);
     uint32_t slots[SAMPLES];
     size_t n = 0;
-    if (live < LOWEST_ROWS)
+    if (live < PE_CURVE_ROWS)
         return PERI_OK; /* too few rows to tell: such an index is scanned in no time */
     PE_TRY(pe_epoch_reserve(&ix->epoch, 1));
     pe_rng rng = {0x5eed};

@@ -18,22 +18,105 @@ int pe_accept_slot(const pe_accept *a, uint32_t slot)
     return !a->filter || a->filter(a->filter_ctx, id) != 0;
 }
 
-static void push(pe_topk *top, const pe_accept *accept, float max_key, float key, uint32_t slot)
+/* The k nearest, and the key at which some were turned away that tie with the last of them. */
+typedef struct nearest {
+    pe_topk top;
+    float tied;
+    int ties;
+} nearest;
+
+static void push(nearest *best, const pe_accept *accept, float max_key, float key, uint32_t slot)
 {
+    pe_topk *top = &best->top;
     pe_cand c = {key, slot};
-    if (key > max_key || (top->n == top->k && !pe_cand_before(c, top->heap[0])))
+    if (key > max_key)
         return;
-    if (!accept || pe_accept_slot(accept, slot))
-        pe_topk_push(top, c);
+    float worst = pe_topk_bound(top);
+    int full = top->n == top->k;
+    if (full && !pe_cand_before(c, top->heap[0])) {
+        best->ties |= key == worst;
+        best->tied = key == worst ? key : best->tied;
+        return;
+    }
+    if (accept && !pe_accept_slot(accept, slot))
+        return;
+    pe_topk_push(top, c);
+    if (full && top->heap[0].d == worst) { /* what had to go ties with what stayed */
+        best->ties = 1;
+        best->tied = worst;
+    }
+}
+
+/* Of rows that tie for the last places those of the smallest ids are in, not those of the smallest
+ * slots. Where both orders are one, or nothing ties, there is nothing to do; else the places of the
+ * ties are filled anew by a heap with the largest id on top. */
+static int ties_to_settle(const pe_search *s, const nearest *best)
+{
+    const pe_cand *cands = s->scratch->cands;
+    return best->ties && s->n && cands[s->n - 1].d == best->tied &&
+           !atomic_load_explicit(&s->ix->slots.direct, memory_order_acquire);
+}
+
+static void sink_id(const pe_slots *slots, pe_cand *heap, size_t n, size_t i)
+{
+    pe_cand c = heap[i];
+    uint64_t id = pe_slots_id(slots, c.slot);
+    for (size_t child; (child = 2 * i + 1) < n; i = child) {
+        uint64_t child_id = pe_slots_id(slots, heap[child].slot);
+        if (child + 1 < n && pe_slots_id(slots, heap[child + 1].slot) > child_id)
+            child_id = pe_slots_id(slots, heap[++child].slot);
+        if (child_id <= id)
+            break;
+        heap[i] = heap[child];
+    }
+    heap[i] = c;
+}
+
+/* The places of the ties, emptied. */
+typedef struct tie_heap {
+    const pe_search *s;
+    pe_cand *heap;
+    size_t n, room;
+} tie_heap;
+
+static tie_heap begin_ties(const pe_search *s, float tied)
+{
+    size_t first = s->n;
+    while (first > 0 && s->scratch->cands[first - 1].d == tied)
+        first--;
+    return (tie_heap){s, s->scratch->cands + first, 0, s->n - first};
+}
+
+static void offer_tie(tie_heap *t, float key, uint32_t slot)
+{
+    const pe_slots *slots = &t->s->ix->slots;
+    if (t->n == t->room && pe_slots_id(slots, slot) > pe_slots_id(slots, t->heap[0].slot))
+        return;
+    if (t->s->accept && !pe_accept_slot(t->s->accept, slot))
+        return;
+    if (t->n < t->room) {
+        t->heap[t->n++] = (pe_cand){key, slot};
+        for (size_t i = t->n / 2; t->n == t->room && i-- > 0;)
+            sink_id(slots, t->heap, t->n, i);
+        return;
+    }
+    t->heap[0] = (pe_cand){key, slot};
+    sink_id(slots, t->heap, t->n, 0);
+}
+
+/* A row that was removed meanwhile leaves its place empty. */
+static void end_ties(pe_search *s, const tie_heap *t)
+{
+    s->n -= t->room - t->n;
 }
 
 peri_status pe_exact_list(pe_search *s, const uint32_t *slots, size_t n)
 {
     const peri_index *ix = s->ix;
     pe_view view = pe_rows_view(&ix->rows);
-    pe_topk top;
+    nearest best = {.ties = 0};
     float keys[BLOCK];
-    pe_topk_init(&top, s->scratch->cands, s->want);
+    pe_topk_init(&best.top, s->scratch->cands, s->want);
     for (size_t first = 0; first < n; first += BLOCK) {
         size_t m = n - first < BLOCK ? n - first : BLOCK;
         if (ix->mapped_rows)
@@ -41,11 +124,22 @@ peri_status pe_exact_list(pe_search *s, const uint32_t *slots, size_t n)
                 PE_TRY(pe_index_touch(ix, slots[first + i]));
         pe_view_keys(&view, &s->query->row, slots + first, m, keys);
         for (size_t i = 0; i < m; i++)
-            push(&top, s->accept, s->max_key, keys[i], slots[first + i]);
+            push(&best, s->accept, s->max_key, keys[i], slots[first + i]);
     }
-    pe_topk_sort(&top);
-    s->n = top.n;
+    pe_topk_sort(&best.top);
+    s->n = best.top.n;
     s->by_code = 0;
+    if (!ties_to_settle(s, &best))
+        return PERI_OK;
+    tie_heap ties = begin_ties(s, best.tied);
+    for (size_t first = 0; first < n; first += BLOCK) {
+        size_t m = n - first < BLOCK ? n - first : BLOCK;
+        pe_view_keys(&view, &s->query->row, slots + first, m, keys);
+        for (size_t i = 0; i < m; i++)
+            if (keys[i] == best.tied)
+                offer_tie(&ties, keys[i], slots[first + i]);
+    }
+    end_ties(s, &ties);
     return PERI_OK;
 }
 
@@ -61,34 +155,50 @@ static void keys_of_run(const pe_view *v, const pe_point *p, uint32_t slot, size
     }
 }
 
+/* Keys of the next run of slots below `count`; returns how many. */
+static uint32_t next_run(const pe_search *s, const pe_view *view, uint32_t slot, uint32_t count,
+                         float *keys)
+{
+    uint32_t in_chunk = view->rows.mask + 1 - (slot & view->rows.mask);
+    uint32_t n = count - slot < BLOCK ? count - slot : BLOCK;
+    n = n < in_chunk ? n : in_chunk;
+    keys_of_run(view, &s->query->row, slot, n, keys);
+    return n;
+}
+
 peri_status pe_exact_search(pe_search *s)
 {
     const peri_index *ix = s->ix;
     pe_view view = pe_rows_view(&ix->rows);
-    uint32_t count = pe_slots_count(&ix->slots);
-    pe_topk top;
+    uint32_t count = pe_slots_count(&ix->slots), n;
+    nearest best = {.ties = 0};
     float keys[BLOCK];
     if (count > s->limit)
         count = s->limit;
-    pe_topk_init(&top, s->scratch->cands, s->want);
-    for (uint32_t slot = 0; slot < count;) {
-        uint32_t in_chunk = view.rows.mask + 1 - (slot & view.rows.mask);
-        uint32_t n = count - slot < BLOCK ? count - slot : BLOCK;
-        n = n < in_chunk ? n : in_chunk;
-        if (ix->mapped_rows)
-            for (uint32_t i = 0; i < n; i++)
-                PE_TRY(pe_index_touch(ix, slot + i));
-        keys_of_run(&view, &s->query->row, slot, n, keys);
-        float bound = pe_topk_bound(&top);
+    pe_topk_init(&best.top, s->scratch->cands, s->want);
+    for (uint32_t slot = 0; slot < count; slot += n) {
+        for (uint32_t i = slot; ix->mapped_rows && i < count && i < slot + BLOCK; i++)
+            PE_TRY(pe_index_touch(ix, i));
+        n = next_run(s, &view, slot, count, keys);
+        float bound = pe_topk_bound(&best.top);
         for (uint32_t i = 0; i < n; i++)
             if (keys[i] <= bound) {
-                push(&top, s->accept, s->max_key, keys[i], slot + i);
-                bound = pe_topk_bound(&top);
+                push(&best, s->accept, s->max_key, keys[i], slot + i);
+                bound = pe_topk_bound(&best.top);
             }
-        slot += n;
     }
-    pe_topk_sort(&top);
-    s->n = top.n;
+    pe_topk_sort(&best.top);
+    s->n = best.top.n;
     s->by_code = 0;
+    if (!ties_to_settle(s, &best))
+        return PERI_OK;
+    tie_heap ties = begin_ties(s, best.tied);
+    for (uint32_t slot = 0; slot < count; slot += n) {
+        n = next_run(s, &view, slot, count, keys);
+        for (uint32_t i = 0; i < n; i++)
+            if (keys[i] == best.tied)
+                offer_tie(&ties, keys[i], slot + i);
+    }
+    end_ties(s, &ties);
     return PERI_OK;
 }

@@ -140,7 +140,7 @@ static void save_dead(const peri_index *ix, pe_segw *w, uint32_t count, const ui
     for (uint32_t slot = 0; slot < count; slot++) {
         if (renumber && renumber[slot] == PE_NO_SLOT)
             continue;
-        word |= (uint64_t)pe_slots_dead(&ix->slots, slot) << (n % 64);
+        word |= (uint64_t)pe_slots_hidden(&ix->slots, slot) << (n % 64);
         if (++n % 64 == 0) {
             pe_segw_put(w, &word, sizeof word);
             word = 0;
@@ -448,6 +448,7 @@ peri_status peri_index_open(peri_index **out, const char *path, uint32_t flags, 
     int writable = !(flags & PERI_OPEN_READONLY), map = (flags & PERI_OPEN_MAP) != 0;
     int mode = !map ? PE_SEGMENT_COPY : writable ? PE_SEGMENT_MAP_COW : PE_SEGMENT_MAP;
     PE_TRY(pe_index_new(&ix, env));
+    pe_host_limit(&ix->host, task);
     peri_status status = pe_segr_open(&ix->file, &ix->host, path, mode);
     if (status == PERI_OK)
         status = open_file(ix, map, writable);
@@ -455,6 +456,7 @@ peri_status peri_index_open(peri_index **out, const char *path, uint32_t flags, 
         peri_index_close(ix);
         return status;
     }
+    pe_host_unlimit(&ix->host);
     ix->readonly = !writable;
     if (!map) {
         pe_segr_close(ix->file);

@@ -4,9 +4,11 @@
  * filter inside; re-rank what it found by codes on the rows; make sure that each id still names
  * its slot; and where fewer than k came back though more may exist, scan exactly. So k hits come
  * whenever k exist. */
+#define _GNU_SOURCE
 #include "index/index.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 /* Below this many allowed rows, or this part of all, measuring each is cheaper than walking. */
 enum { FEW_ALLOWED = 1024 };
@@ -37,6 +39,10 @@ peri_status pe_index_effort(const peri_index *ix, const peri_query *q, uint32_t 
     if (q->target_recall == 0 || !(ix->kind->caps & PERI_CAP_EFFORT))
         return PERI_OK;
     const pe_curve *c = atomic_load_explicit(&ix->curve, memory_order_acquire);
+    if (!c && pe_slots_live(&ix->slots) < PE_CURVE_ROWS) {
+        *effort = PE_CURVE_ROWS; /* too few rows to measure: look at nearly all */
+        return PERI_OK;
+    }
     if (!c)
         return pe_fail(PERI_ERR_STATE,
                        "target_recall needs the curve that peri_index_maintain measures");
@@ -86,9 +92,9 @@ static peri_status settle(pe_search *s)
         if (now == PE_NO_SLOT)
             continue;
         if (now != c.slot) {
-            if (now >= s->limit)
-                continue; /* put after this search began */
             PE_TRY(pe_index_touch(s->ix, now));
+            view =
+                pe_rows_view(&s->ix->rows); /* it may lie in memory that is newer than the view */
             c = (pe_cand){pe_view_key(&view, &s->query->row, now), now};
             moved = 1;
         }
@@ -120,9 +126,30 @@ static peri_status search_allowed(pe_search *s, const peri_idset *allow)
     return pe_exact_list(s, s->scratch->slots, n);
 }
 
+static int compare_ids(const void *a, const void *b, void *ctx)
+{
+    const pe_cand *x = a, *y = b;
+    uint64_t i = pe_slots_id(ctx, x->slot), j = pe_slots_id(ctx, y->slot);
+    return i < j ? -1 : i > j;
+}
+
+/* Candidates tie by slot, hits by id. */
+static void order_ties(const pe_search *s)
+{
+    pe_cand *c = s->scratch->cands;
+    for (size_t first = 0, end; first < s->n; first = end) {
+        for (end = first + 1; end < s->n && c[end].d == c[first].d;)
+            end++;
+        if (end - first > 1)
+            qsort_r(c + first, end - first, sizeof *c, compare_ids,
+                    (void *)(uintptr_t)&s->ix->slots);
+    }
+}
+
 static size_t hits_from(const pe_search *s, const peri_query *q, peri_hit *hits)
 {
     size_t n = 0;
+    order_ties(s);
     for (size_t i = 0; i < s->n && n < q->k; i++) {
         pe_cand c = s->scratch->cands[i];
         float distance = pe_rows_distance(&s->ix->space, c.d);
@@ -130,7 +157,7 @@ static size_t hits_from(const pe_search *s, const peri_query *q, peri_hit *hits)
             continue;
         hits[n++] = (peri_hit){pe_slots_id(&s->ix->slots, c.slot), distance, 0};
     }
-    /* Candidates tie by slot; hits tie by id. */
+    /* Keys that differ may give one distance. */
     for (size_t i = 1; i < n; i++) {
         peri_hit h = hits[i];
         size_t j = i;

@@ -100,12 +100,27 @@ static void retire_slot(peri_index *ix, uint32_t slot)
         pe_slots_release(&ix->slots, slot);
 }
 
+/* How many rows these n may replace; each costs two retirements. */
+static size_t most_replaced(const put *p, size_t first, size_t n)
+{
+    const uint64_t *ids = p->ids ? p->ids : p->key_ids;
+    size_t present = 0;
+    if (!ids)
+        return 0;
+    for (size_t i = first; i < first + n; i++) {
+        if (i > first && ids[i] <= ids[i - 1])
+            return n; /* not ascending: an id may stand twice */
+        present += pe_slots_find(&p->ix->slots, ids[i]) != PE_NO_SLOT;
+    }
+    return present;
+}
+
 /* Rows [first, first + n) into slots, linked and bound. */
 static peri_status put_part(put *p, size_t first, size_t n, size_t *done)
 {
     peri_index *ix = p->ix;
     uint32_t next = pe_slots_count(&ix->slots), dim = ix->space.dim;
-    PE_TRY(pe_epoch_reserve(&ix->epoch, n)); /* each row may replace one */
+    PE_TRY(pe_epoch_reserve(&ix->epoch, 2 * most_replaced(p, first, n) + 64));
     for (size_t i = 0; i < n; i++) {
         p->slots[i] = pe_slots_take(&ix->slots, &next);
         pe_rows_set(&ix->rows, p->slots[i], p->rows + (first + i) * dim, p->norms[first + i],
@@ -250,6 +265,7 @@ static peri_status run_put(put *p, const peri_task *task, size_t *n_done)
     PE_TRY(pe_progress_init(&p->progress, task));
     p->workers = p->n > 1 ? pe_task_threads(task) : 1;
     PE_TRY(pe_index_begin_write(ix));
+    pe_host_limit(&ix->host, task);
     peri_status status = PERI_OK;
     int keyed = atomic_load_explicit(&ix->keys, memory_order_relaxed) != NULL;
     if (keyed && !p->keys)
@@ -418,6 +434,7 @@ peri_status peri_index_maintain(peri_index *ix, const peri_task *task)
     pe_progress progress;
     PE_TRY(pe_progress_init(&progress, task));
     PE_TRY(pe_index_begin_write(ix));
+    pe_host_limit(&ix->host, task);
     unsigned workers = pe_task_threads(task);
     peri_status status = PERI_OK;
     if (ix->kind->maintain)

@@ -109,15 +109,15 @@ static pe_idmap *new_map(const pe_slots *s, size_t entries)
 static peri_status rebuild_map(pe_slots *s, size_t n)
 {
     uint32_t count = pe_slots_count(s);
+    pe_idmap *old = get_map(s);
     PE_TRY(pe_epoch_reserve(s->epoch, 1));
     size_t live = pe_slots_live(s);
     pe_idmap *fresh = new_map(s, live + n + live / 4);
     if (!fresh)
         return PERI_ERR_NOMEM;
     for (uint32_t slot = 0; slot < count; slot++)
-        if (!pe_slots_dead(s, slot))
+        if (old ? !pe_slots_hidden(s, slot) : !pe_slots_dead(s, slot))
             map_insert(fresh, atomic_load_explicit(id_cell(s, slot), memory_order_relaxed), slot);
-    pe_idmap *old = get_map(s);
     atomic_store_explicit(&s->map, fresh, memory_order_release);
     if (old)
         pe_epoch_retire_memory(s->epoch, old, map_bytes(old->mask + 1));
@@ -185,6 +185,17 @@ void pe_slots_publish(pe_slots *s, uint32_t n)
         atomic_store_explicit(&s->count, n, memory_order_release);
 }
 
+static void hide_former(void *owner, void *ptr, uint64_t slot)
+{
+    (void)owner;
+    set_dead(ptr, (uint32_t)slot, 1);
+}
+
+int pe_slots_hidden(const pe_slots *s, uint32_t slot)
+{
+    return pe_slots_dead(s, slot) || pe_slots_find(s, pe_slots_id(s, slot)) != slot;
+}
+
 uint32_t pe_slots_bind(pe_slots *s, uint64_t id, uint32_t slot)
 {
     uint32_t former = PE_NO_SLOT;
@@ -205,7 +216,7 @@ uint32_t pe_slots_bind(pe_slots *s, uint64_t id, uint32_t slot)
     }
     if (former != PE_NO_SLOT) {
         atomic_store_explicit(&s->churned, 1, memory_order_release);
-        set_dead(s, former, 1);
+        pe_epoch_retire(s->epoch, hide_former, s, former);
     } else {
         atomic_fetch_add_explicit(&s->live, 1, memory_order_release);
     }
@@ -309,9 +320,12 @@ uint64_t pe_slots_check(const pe_slots *s)
     for (uint32_t slot = 0; slot < count; slot++) {
         if (pe_slots_dead(s, slot))
             continue;
-        live++;
         uint64_t id = pe_slots_id(s, slot);
-        if (pe_slots_find(s, id) != slot && faults++ == 0)
+        uint32_t now = pe_slots_find(s, id);
+        if (now != PE_NO_SLOT && now != slot)
+            continue; /* replaced, and a reader is still inside */
+        live++;
+        if (now != slot && faults++ == 0)
             pe_fail(PERI_ERR_CORRUPT, "id %llu of slot %u is not found there",
                     (unsigned long long)id, slot);
         if (id >= s->next_id && id < UINT64_MAX && faults++ == 0)

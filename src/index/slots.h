@@ -57,7 +57,10 @@ static inline size_t pe_slots_free(const pe_slots *s)
 uint32_t pe_slots_take(pe_slots *s, uint32_t *next);
 /* Publish slots below n. */
 void pe_slots_publish(pe_slots *s, uint32_t n);
-/* Make `slot` the row of `id`; returns the slot it had before (now dead) or PE_NO_SLOT. */
+/* Make `slot` the row of `id`; returns the slot it had before or PE_NO_SLOT. The former slot dies
+ * once no reader is inside that entered before: a search that passed the new row's place before it
+ * was linked still finds the old one, and measures the new in its stead. Two retirements are
+ * reserved. */
 uint32_t pe_slots_bind(pe_slots *s, uint64_t id, uint32_t slot);
 /* Hide the row of `id`; returns its slot or PE_NO_SLOT. */
 uint32_t pe_slots_unbind(pe_slots *s, uint64_t id);
@@ -66,6 +69,9 @@ uint32_t pe_slots_unbind(pe_slots *s, uint64_t id);
 void pe_slots_release(pe_slots *s, uint32_t slot);
 /* Undo take() of a slot that was never bound. */
 void pe_slots_untake(pe_slots *s, uint32_t slot);
+
+/* For the writer: dead, or replaced and about to be (see pe_slots_bind). */
+int pe_slots_hidden(const pe_slots *s, uint32_t slot);
 
 /* Readers. */
 uint32_t pe_slots_find(const pe_slots *s, uint64_t id);

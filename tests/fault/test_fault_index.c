@@ -338,6 +338,81 @@ static void fail_all(int hnsw, faulty_what what)
                   what == FAULTY_ALLOC ? "allocations" : "calls on files");
 }
 
+/* A long life in which one call fails, or all from then on: what each step said is what is there.
+ */
+enum { STEPS = 260, IDS = 70 };
+
+static peri_status step(bench *b, pe_rng *rng, int present[IDS])
+{
+    uint32_t id = pe_rng_below(rng, IDS), row = pe_rng_below(rng, ROWS);
+    peri_status status;
+    if (present[id] >= 0 && pe_rng_below(rng, 3)) {
+        status = peri_index_remove(b->ix, id);
+        present[id] = status == PERI_OK ? -1 : present[id];
+    } else {
+        status = peri_index_put(b->ix, id, rows[row], 0);
+        present[id] = status == PERI_OK ? (int)row : present[id];
+    }
+    return status;
+}
+
+static void assert_lives(const bench *b, const int present[IDS], const verb *v)
+{
+    float row[DIM];
+    peri_query q;
+    peri_hit hit;
+    size_t n;
+    peri_query_init(&q, 1);
+    assert_index_valid(b, v, "after a life with failures");
+    for (uint32_t id = 0; id < IDS; id++) {
+        peri_status status = peri_index_get(b->ix, id, row);
+        assert_int_equal(status, present[id] < 0 ? PERI_ERR_NOT_FOUND : PERI_OK);
+        if (status != PERI_OK)
+            continue;
+        assert_int_equal(peri_index_search(b->ix, rows[present[id]], &q, &hit, &n), PERI_OK);
+        if (n != 1 || hit.distance > 1e-4f)
+            fail_msg("id %u is not found", id);
+    }
+}
+
+static int live_one(int hnsw, uint64_t n, int sticky)
+{
+    static const verb life = {.name = "life"};
+    bench b = {.hnsw = hnsw};
+    int present[IDS];
+    pe_rng rng = {n};
+    memset(present, 0xff, sizeof present);
+    faulty_init(&b.f, FAULTY_NOTHING, n, sticky);
+    assert_int_equal(create(&b.ix, hnsw, &b.f.env), PERI_OK);
+    for (int i = 0; i < STEPS; i++) {
+        /* A third of the life is whole, a third fails, and a third must put up with the result. */
+        b.f.what = i >= STEPS / 3 && i < STEPS * 2 / 3 ? FAULTY_ALLOC : FAULTY_NOTHING;
+        peri_status status = step(&b, &rng, present);
+        if (status != PERI_OK && !(status == PERI_ERR_NOMEM && b.f.fired))
+            fail_msg("step %d: %s", i, peri_error_detail());
+    }
+    b.f.what = FAULTY_NOTHING;
+    int fired = b.f.fired != NULL;
+    assert_lives(&b, present, &life);
+    assert_int_equal(peri_index_maintain(b.ix, NULL), PERI_OK);
+    assert_lives(&b, present, &life);
+    peri_index_close(b.ix);
+    assert_true(faulty_clean(&b.f));
+    return fired;
+}
+
+static void a_life_with_failed_allocations_stays_right(void **state)
+{
+    (void)state;
+    uint64_t points = 0;
+    for (int hnsw = 0; hnsw < 2; hnsw++)
+        for (int sticky = 0; sticky < 2; sticky++)
+            for (uint64_t n = 1; live_one(hnsw, n, sticky); n++)
+                points++;
+    print_message("%llu allocations failed\n", (unsigned long long)points);
+    assert_true(points > 30);
+}
+
 static void make_files(int hnsw)
 {
     bench b = {.hnsw = hnsw};
@@ -394,6 +469,7 @@ int main(void)
         cmocka_unit_test(a_flat_index_survives_every_failed_call_on_files),
         cmocka_unit_test(an_hnsw_index_survives_every_failed_allocation),
         cmocka_unit_test(an_hnsw_index_survives_every_failed_call_on_files),
+        cmocka_unit_test(a_life_with_failed_allocations_stays_right),
     };
     return cmocka_run_group_tests_name("fault: index", tests, setup, scratch_remove);
 }

@@ -402,38 +402,48 @@ static void an_array_of_any_stride_keeps_its_records(void **state)
     assert_int_equal(atomic_load(&host.heap), 0);
 }
 
+static void serve_borrowed(pe_epoch *e, pe_host *host, size_t n, int grow)
+{
+    enum { STRIDE = 3000 };
+    pe_array a;
+    unsigned char *data = malloc((size_t)STRIDE * n);
+    size_t whole, all = n;
+    for (size_t r = 0; r < n; r++)
+        fill_record(data + r * STRIDE, STRIDE, r);
+    pe_array_init(&a, host, STRIDE);
+    whole = n >> a.shift << a.shift; /* in full chunks: never copied */
+    assert_int_equal(pe_array_borrow(&a, data, n, grow), PERI_OK);
+    if (grow) {
+        all += 3000;
+        assert_int_equal(pe_array_reserve(&a, e, all, 0), PERI_OK);
+        for (size_t r = n; r < all; r++)
+            fill_record(pe_array_at(&a, r), STRIDE, r);
+    }
+    for (size_t r = 0; r < all; r++)
+        assert_true(record_is(pe_array_at(&a, r), STRIDE, r));
+    for (size_t r = 0; r < (grow ? whole : n); r += 100)
+        assert_ptr_equal(pe_array_at(&a, r), data + r * STRIDE);
+    pe_array_destroy(&a);
+    for (size_t r = 0; r < n; r++)
+        assert_true(record_is(data + r * STRIDE, STRIDE, r));
+    free(data);
+}
+
 static void an_array_serves_borrowed_records_and_grows_past_them(void **state)
 {
     (void)state;
-    enum { STRIDE = 1000, N = 33001 }; /* more than one chunk */
     pe_host host;
     static pe_epoch e;
-    unsigned char *data = malloc((size_t)STRIDE * N);
+    pe_array a;
     pe_host_init(&host, NULL);
     pe_epoch_init(&e, &host, NULL);
-    for (size_t r = 0; r < N; r++)
-        fill_record(data + r * STRIDE, STRIDE, r);
-    for (int grow = 0; grow < 2; grow++) {
-        pe_array a;
-        pe_array_init(&a, &host, STRIDE);
-        assert_int_equal(pe_array_borrow(&a, data, N, grow), PERI_OK);
-        size_t n = N;
-        if (grow) {
-            n += 3000;
-            assert_int_equal(pe_array_reserve(&a, &e, n, 0), PERI_OK);
-            for (size_t r = N; r < n; r++)
-                fill_record(pe_array_at(&a, r), STRIDE, r);
-        }
-        for (size_t r = 0; r < n; r++)
-            assert_true(record_is(pe_array_at(&a, r), STRIDE, r));
-        assert_ptr_equal(pe_array_at(&a, 0), data);
-        pe_array_destroy(&a);
-    }
-    for (size_t r = 0; r < N; r++)
-        assert_true(record_is(data + r * STRIDE, STRIDE, r));
+    pe_array_init(&a, &host, 3000);
+    size_t chunk = (size_t)a.mask + 1, sizes[] = {1, 5, chunk - 1, chunk, chunk + 1, chunk + 77};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (int grow = 0; grow < 2; grow++)
+            serve_borrowed(&e, &host, sizes[i], grow);
     pe_epoch_destroy(&e);
     assert_int_equal(atomic_load(&host.heap), 0);
-    free(data);
 }
 
 static void an_array_that_cannot_grow_is_as_it_was(void **state)
