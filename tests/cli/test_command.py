@@ -109,6 +109,9 @@ class Usage(Case):
             self.assertIn(name.split(":")[0], self.error("build", name, "-o", "x.peri"))
             self.assertIn(name.split(":")[0], self.error("convert", name, "x.npy"))
             self.assertIn(name.split(":")[0], self.error("info", name))
+        for name in ("none", "folder.npy/x", "fifo.npy", "/dev/zero", "/dev/null", "."):
+            self.error("check", name)
+        self.perigee("check", "text", code=1)
         for name in ("none", "folder.npy/x", "text", "/dev/zero", "/dev/null", "."):
             for args in (["info", name], ["search", name, "v.npy"], ["eval", name, "v.npy"],
                          ["convert", name, "x.npy"]):
