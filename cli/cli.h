@@ -49,6 +49,7 @@ unsigned cli_metric_of_distance(const char *distance);
 const char *cli_distance_of_metric(unsigned metric);
 
 /* Files. */
+int cli_is_file(const char *path);   /* a regular one */
 int cli_is_matrix(const char *path); /* by extension, else by the first bytes */
 int cli_is_hdf5(const char *path);   /* by extension; "a.hdf5:b" is, too */
 int cli_is_ivecs(const char *path);

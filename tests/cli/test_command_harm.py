@@ -119,7 +119,7 @@ class Full(Case):
 class Damaged(Case):
     def crashless(self, *args):
         """Done or refused, with words, within the time."""
-        code, out, err = self.run_raw(*args, timeout=90)
+        code, _, err = self.run_raw(*args, timeout=300)  # hangs end after 20 s of computing
         self.assertIn(code, (0, 1, 3), (args, err))
         if code == 3:
             self.assertTrue(err.startswith("perigee: "), err)
