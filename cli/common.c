@@ -180,8 +180,10 @@ int cli_check_output(const char *path)
 
 uint64_t cli_file_size(const char *path)
 {
+    char copy[4608];
     struct stat st;
-    return stat(path, &st) == 0 && st.st_size > 0 ? (uint64_t)st.st_size : 0;
+    snprintf(copy, sizeof copy, "%.*s", (int)file_part(path), path);
+    return stat(copy, &st) == 0 && st.st_size > 0 ? (uint64_t)st.st_size : 0;
 }
 
 /* ---- numbers for people ---- */

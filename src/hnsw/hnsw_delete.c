@@ -69,56 +69,79 @@ static void add_candidate(repair *r, uint32_t node)
     r->cand[r->n++] = node;
 }
 
-/* A chain of equal rows closes over those that went: its next live one behind `node`. */
-static uint32_t chain_after(const repair *r, uint32_t node)
+/* A chain of equal rows closes over those that went: the next live one behind `node`. */
+static uint32_t chain_after(const peri_index *ix, uint32_t node)
 {
-    uint32_t list[PE_DEGREE_MAX + 1];
-    for (uint32_t hops = 0; hops < pe_slots_count(&r->ix->slots); hops++) {
-        size_t n = pe_list_read(r->layer, node, list), i = 0;
+    const hnsw *h = hnsw_of(ix);
+    uint32_t list[PE_DEGREE_MAX + 1], slots = pe_slots_count(&ix->slots);
+    for (uint32_t hops = 0; hops < slots; hops++) {
+        size_t n = pe_list_read(&h->layer[0], node, list), i = 0;
         while (i < n && !(list[i] & PE_SAME))
             i++;
         if (i == n)
             return PE_NIL;
         node = list[i] & ~PE_SAME;
-        if (!gone(r, node))
-            return node == r->node ? PE_NIL : node;
+        if (!hnsw_is_gone(h, node))
+            return node;
     }
     return PE_NIL;
+}
+
+void pe_hnsw_mend_chain(peri_index *ix, uint32_t node)
+{
+    hnsw *h = hnsw_of(ix);
+    uint32_t list[PE_DEGREE_MAX + 1];
+    pe_lock(&h->locks, node);
+    size_t n = pe_list_read(&h->layer[0], node, list), i = 0;
+    while (i < n && !((list[i] & PE_SAME) && hnsw_is_gone(h, list[i] & ~PE_SAME)))
+        i++;
+    if (i < n) {
+        uint32_t next = chain_after(ix, node);
+        if (next != PE_NIL && next != node)
+            list[i] = next | PE_SAME;
+        else
+            list[i] = list[--n];
+        pe_list_write(&h->layer[0], node, list, n);
+    }
+    pe_unlock(&h->locks, node);
 }
 
 /* What a list may lead to instead: its live links, and those of its removed ones. Returns the
  * number of removed links. */
 static size_t collect(repair *r, uint32_t *same)
 {
-    uint32_t links[PE_DEGREE_MAX + 1], theirs[PE_DEGREE_MAX + 1];
-    const pe_link *raw = pe_layer_links(r->layer, r->node);
-    size_t n = pe_layer_copy(r->layer, r->node, links), removed = 0;
+    uint32_t list[PE_DEGREE_MAX + 1], theirs[PE_DEGREE_MAX + 1];
+    size_t n = pe_list_read(r->layer, r->node, list), removed = 0;
     *same = PE_NIL;
     for (size_t i = 0; i < n; i++) {
-        uint32_t mark = pe_link_get(&raw[i]) & PE_SAME;
-        if (!gone(r, links[i])) {
-            if (mark)
-                *same = links[i];
-            else
-                add_candidate(r, links[i]);
+        if (gone(r, list[i] & ~PE_SAME))
+            removed++;
+        else if (list[i] & PE_SAME)
+            *same = list[i] & ~PE_SAME;
+        else
+            add_candidate(r, list[i]); /* its own come first */
+    }
+    for (size_t i = 0; i < n && removed; i++) {
+        uint32_t other = list[i] & ~PE_SAME, mark = list[i] & PE_SAME;
+        if (!gone(r, other))
             continue;
-        }
-        removed++;
-        size_t m = pe_layer_copy(r->layer, links[i], theirs);
+        size_t m = pe_layer_copy(r->layer, other, theirs);
         for (size_t j = 0; j < m; j++)
             add_candidate(r, theirs[j]);
-        if (mark)
-            *same = chain_after(r, links[i]);
+        if (mark && (*same = chain_after(r->ix, other)) == r->node)
+            *same = PE_NIL;
         size_t stride = r->ix->rows.rows.stride;
         if (!r->layer->head && !mark &&
-            memcmp(pe_array_at(&r->ix->rows.rows, links[i]),
-                   pe_array_at(&r->ix->rows.rows, r->node), stride) == 0)
+            memcmp(pe_array_at(&r->ix->rows.rows, other), pe_array_at(&r->ix->rows.rows, r->node),
+                   stride) == 0)
             r->lost_twin = 1;
     }
     /* The next of the chain may also be a neighbour's neighbour: one link is enough. */
     for (size_t i = 0; i < r->n; i++)
-        if (r->cand[i] == *same)
-            r->cand[i--] = r->cand[--r->n];
+        if (r->cand[i] == *same) {
+            memmove(&r->cand[i], &r->cand[i + 1], (--r->n - i) * sizeof *r->cand);
+            break;
+        }
     return removed;
 }
 
@@ -153,7 +176,7 @@ static void repair_list(repair *r, uint32_t node)
     size_t degree = r->layer->degree - (same != PE_NIL);
     size_t n = 0, rest = 0;
     for (size_t i = 0; i < r->n; i++) {
-        /* What few lists lead to comes first: G4. */
+        /* What few lists lead to comes first: G4. Links of its own stand first, and fit. */
         if (n < degree && pe_layer_into(r->layer, r->cand[i]) <= 1)
             picked[n++] = r->cand[i];
         else
@@ -241,7 +264,9 @@ static void visit(repair *r, uint32_t node)
     if (slot == PE_NIL)
         return;
     if (!h->sweep_freeing) {
-        if (!to_be_freed(h, slot))
+        /* Above the dense layer the nodes about to go must not lead to one another either: the
+         * second pass makes them spare one by one, and no list leads to a spare node, ever. */
+        if (r->layer->head || !to_be_freed(h, slot))
             repair_list(r, node);
     } else if (to_be_freed(h, slot)) {
         /* The slot is freed whatever happens, so the node must forget it; without memory to note
