@@ -491,6 +491,7 @@ static void tiles(const pe_kernels *k)
     for (uint32_t dim = 1; dim <= 70; dim++)
         check_tile(k, 7, 5, dim, 0);
     check_tile(k, 8, 300, 784, 0); /* more than one block of rows */
+    check_tile(k, 7, 9, 1500, 2);  /* more than one block of dimensions */
     check_tile(k, 3, 5, 65535, 1);
     float none = 12345.0f;
     k->tile_dot_f32(&none, 1, 0, &none, 1, 1, 1, &none, 1);
