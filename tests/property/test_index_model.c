@@ -25,7 +25,7 @@ typedef struct life {
     int step;
     const char *doing;
     float *row;            /* room for one */
-    uint64_t asked, found; /* recall of the graph, over all searches */
+    uint64_t asked, found; /* recall of the graph, over the searches of default effort */
 } life;
 
 static life now; /* the one under way, for the report */
@@ -166,7 +166,7 @@ static void check_answer(const asked *a, const peri_hit *hits, size_t n)
                         all[i].low, all[i].high);
         expect(!exact || hits[i].distance <= all[i].high);
     }
-    if (!a->q.has_max_distance)
+    if (!a->q.has_max_distance && a->q.effort == 0)
         for (size_t i = 0; i < k && i < n_all; i++) {
             now.asked++;
             now.found += i < n && hits[i].distance <= all[i].high;
@@ -578,11 +578,16 @@ static void live(run how)
         step();
     check_all(now.ix);
     now.doing = "the end";
-    /* The graph of a few rows that are searched widely misses next to nothing. */
-    if (how.kind == KIND_HNSW && now.asked > 300 && now.found * 10 < now.asked * 8)
-        print_error("recall %g\n", (double)now.found / (double)now.asked);
-    if (how.kind == KIND_HNSW && now.asked > 300)
-        assert_true(now.found * 10 >= now.asked * 8);
+    /* A graph of so few rows misses next to nothing. Codes of one scale for all dimensions know
+     * little of rows with one large one, and dot products make hubs of long rows. */
+    int plain = config.m == 0 && config.ef_construction == 0;
+    double least = how.data == DATA_FAR || how.metric == PERI_METRIC_IP ? 0 : plain ? 0.95 : 0.6;
+    if (how.kind == KIND_HNSW && now.asked > 200) {
+        double recall = (double)now.found / (double)now.asked;
+        if (recall < least)
+            print_error("recall %g, at least %g is due\n", recall, least);
+        assert_true(recall >= least);
+    }
     peri_index_close(now.ix);
     model_free(&now.m);
     free(now.row);
