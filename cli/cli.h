@@ -49,6 +49,7 @@ unsigned cli_metric_of_distance(const char *distance);
 const char *cli_distance_of_metric(unsigned metric);
 
 /* Files. */
+int cli_is_file(const char *path);   /* a regular one */
 int cli_is_matrix(const char *path); /* by extension, else by the first bytes */
 int cli_is_hdf5(const char *path);   /* by extension; "a.hdf5:b" is, too */
 int cli_is_ivecs(const char *path);
@@ -56,8 +57,8 @@ int cli_is_ivecs(const char *path);
 void cli_dataset_of(const char *path, const char *dataset, char out[4608]);
 /* The same, in place of a dataset that the path names. */
 void cli_sibling_of(const char *path, const char *dataset, char out[4608]);
-int cli_check_output(const char *path); /* CLI_ERROR, said, where no file can be put there */
-uint64_t cli_file_size(const char *path);
+int cli_check_output(const char *path);   /* CLI_ERROR, said, where no file can be put there */
+uint64_t cli_file_size(const char *path); /* 0 where there is none; "a.hdf5:b" is a.hdf5 */
 
 /* "12.3 MiB" */
 void cli_print_bytes(uint64_t bytes, char out[32]);

@@ -4,11 +4,11 @@
 
 #include <stdio.h>
 
-/* Damage that opening finds is an answer, like faults that the proof finds; that a file cannot be
- * read at all is an error. */
-static int is_answer(peri_status status)
+/* Damage that opening finds is an answer, like faults that the proof finds; that there is no file
+ * to read is an error. */
+static int is_answer(const char *path, peri_status status)
 {
-    return status == PERI_ERR_CORRUPT || status == PERI_ERR_FORMAT;
+    return status == PERI_ERR_CORRUPT || (status == PERI_ERR_FORMAT && cli_is_file(path));
 }
 
 static void print_answer(const char *path, int as_json, uint64_t rows, uint64_t faults,
@@ -46,7 +46,7 @@ static int prove(const char *path, peri_index *index, const peri_task *task, pro
     if (status == PERI_OK)
         status = peri_index_check(index, task, &faults);
     progress_clear(bar);
-    if (status != PERI_OK && !is_answer(status))
+    if (status != PERI_OK && !is_answer(path, status))
         return cli_failed("cannot check", status, NULL);
     if (status != PERI_OK && !faults)
         faults = 1;
@@ -85,7 +85,7 @@ int cmd_check(int argc, char **argv)
     peri_status status = peri_index_open(&index, path, PERI_OPEN_READONLY, NULL, &task);
     if (status != PERI_OK) {
         progress_clear(&bar);
-        if (!is_answer(status))
+        if (!is_answer(path, status))
             return cli_failed("cannot open", status, NULL);
         print_answer(path, as_json, 0, 1, peri_error_detail());
         return CLI_NO;

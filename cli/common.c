@@ -127,6 +127,12 @@ int cli_is_ivecs(const char *path)
     return ends_in(path, strlen(path), ".ivecs");
 }
 
+int cli_is_file(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
 int cli_is_matrix(const char *path)
 {
     size_t n = strlen(path);
@@ -134,8 +140,7 @@ int cli_is_matrix(const char *path)
     if (cli_is_hdf5(path) || ends_in(path, n, ".npy") || ends_in(path, n, ".fvecs") ||
         ends_in(path, n, ".bvecs") || ends_in(path, n, ".ivecs"))
         return 1;
-    struct stat st;
-    FILE *f = stat(path, &st) == 0 && S_ISREG(st.st_mode) ? fopen(path, "rb") : NULL;
+    FILE *f = cli_is_file(path) ? fopen(path, "rb") : NULL;
     if (!f)
         return 0;
     size_t got = fread(head, 1, sizeof head, f);
@@ -180,8 +185,10 @@ int cli_check_output(const char *path)
 
 uint64_t cli_file_size(const char *path)
 {
+    char copy[4608];
     struct stat st;
-    return stat(path, &st) == 0 && st.st_size > 0 ? (uint64_t)st.st_size : 0;
+    snprintf(copy, sizeof copy, "%.*s", (int)file_part(path), path);
+    return stat(copy, &st) == 0 && st.st_size > 0 ? (uint64_t)st.st_size : 0;
 }
 
 /* ---- numbers for people ---- */

@@ -46,11 +46,13 @@ static void catch_signals(void)
             sigaction(stop_signals[i], &action, NULL);
 }
 
-/* SIGINT stays caught in children: Ctrl-C reaches them too, and the parent ends them. */
+/* SIGINT stays caught in children: Ctrl-C reaches them too, and the parent ends them. A sanitiser's
+ * handlers go as well: a crash of the child is an answer. */
 void cli_signals_default(void)
 {
-    signal(SIGTERM, SIG_DFL);
-    signal(SIGPIPE, SIG_DFL);
+    static const int numbers[] = {SIGTERM, SIGPIPE, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        signal(numbers[i], SIG_DFL);
 }
 
 static void print_help(FILE *to)

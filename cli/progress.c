@@ -31,7 +31,12 @@ void progress_begin(progress *p, const char *label, uint64_t total)
 static void draw(const char *phase, uint64_t done, uint64_t total, double seconds)
 {
     char n_done[32], n_total[32], bar[BAR + 1];
-    int full = total ? (int)((double)done / (double)total * BAR) : 0;
+    if (total == 0) { /* a phase that does not know how long it is */
+        fprintf(stderr, "\r\033[K%s, %.0f s", phase, seconds);
+        fflush(stderr);
+        return;
+    }
+    int full = (int)((double)done / (double)total * BAR);
     for (int i = 0; i < BAR; i++)
         bar[i] = i < full ? '#' : '.';
     bar[BAR] = 0;

@@ -6,11 +6,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { BLOCK = 1 << 20, CPU_LIMIT = 60 };
+enum { BLOCK = 1 << 20, CPU_LIMIT = 20, MEMORY_LIMIT = 1 << 30 };
 
 /* What stands before each block of rows. A message without rows ends the stream; so does one
  * with a status, which detail_size bytes of text follow. */
@@ -57,6 +60,26 @@ static void renew_cpu_limit(void)
     }
 }
 
+/* A few wrong bytes in an HDF5 file can ask for gigabytes. Counted from what the process has: a
+ * sanitiser maps far more than it uses. Systems without /proc do without the limit. */
+static void limit_memory(const char *path)
+{
+    unsigned long long data;
+    struct rlimit limit;
+    FILE *f = fopen("/proc/self/statm", "r");
+    int got = f ? fscanf(f, "%*u %*u %*u %*u %*u %llu", &data) : 0;
+    if (f)
+        fclose(f);
+    if (got != 1 || getrlimit(RLIMIT_DATA, &limit))
+        return;
+    rlim_t want = (rlim_t)data * (rlim_t)sysconf(_SC_PAGESIZE) + MEMORY_LIMIT +
+                  4 * (rlim_t)cli_file_size(path);
+    if (limit.rlim_cur == RLIM_INFINITY || want < limit.rlim_cur) {
+        limit.rlim_cur = want;
+        setrlimit(RLIMIT_DATA, &limit);
+    }
+}
+
 static peri_status send_rows(int fd, peri_matrix *m, uint64_t rows, uint32_t dim, int ids)
 {
     size_t row_bytes = dim * (ids ? sizeof(uint64_t) : sizeof(float));
@@ -83,13 +106,25 @@ static int wants_ids(source_kind kind, const peri_matrix_info *info)
     return kind == SOURCE_IDS || (kind == SOURCE_EITHER && info->element >= PERI_ELEMENT_I32);
 }
 
+/* A child that hangs must not outlive a parent that was killed. */
+static void die_with_parent(pid_t parent)
+{
+#ifdef __linux__
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+#endif
+    if (getppid() != parent)
+        _exit(CLI_ERROR);
+}
+
 /* No core file: the crash of a child is expected, and the parent reports it. */
-static void run_child(int fd, const char *path, source_kind kind, uint64_t limit)
+static void run_child(int fd, pid_t parent, const char *path, source_kind kind, uint64_t limit)
 {
     peri_matrix *m;
     peri_matrix_info info;
+    die_with_parent(parent);
     cli_signals_default();
     setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+    limit_memory(path);
     renew_cpu_limit();
     peri_status status = peri_matrix_open(&m, path, NULL);
     if (status == PERI_OK) {
@@ -172,10 +207,11 @@ static peri_status start(source *s, source_kind kind, uint64_t limit)
         snprintf(s->error, sizeof s->error, "%s: pipe: %s", s->path, strerror(errno));
         return PERI_ERR_IO;
     }
+    pid_t parent = getpid();
     s->child = fork();
     if (s->child == 0) {
         close(fds[0]);
-        run_child(fds[1], s->path, kind, limit);
+        run_child(fds[1], parent, s->path, kind, limit);
     }
     close(fds[1]);
     s->fd = fds[0];

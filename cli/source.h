@@ -3,7 +3,7 @@
  * A damaged or hostile HDF5 file can crash libhdf5 itself. The child opens the file and sends its
  * rows over a pipe; when it dies, that is an error to report like any other. All formats go this
  * way, so that there is one way. A child that computes for CPU_LIMIT seconds without sending
- * anything is ended. */
+ * anything is ended; memory beyond MEMORY_LIMIT and four times the file is refused to it. */
 #ifndef CLI_SOURCE_H
 #define CLI_SOURCE_H
 

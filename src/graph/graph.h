@@ -77,6 +77,9 @@ void pe_layer_count_into(pe_layer *l, uint32_t nodes);
 /* Write a whole list, marks included; n up to the degree. The node's lock is held, or no team runs.
  */
 void pe_list_write(const pe_layer *l, uint32_t node, const uint32_t *links, size_t n);
+/* Make a node anew: no links, and nothing leads to it (a count that had reached 255 would say so
+ * for ever). */
+void pe_layer_clear(const pe_layer *l, uint32_t node);
 /* Copy a list as it is, marks included. */
 size_t pe_list_read(const pe_layer *l, uint32_t node, uint32_t *out);
 /* Copy a node's links out without its chain mark; returns how many. */

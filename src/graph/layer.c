@@ -85,6 +85,14 @@ void pe_list_write(const pe_layer *l, uint32_t node, const uint32_t *links, size
         into_drop(l, old[i] & ~PE_SAME);
 }
 
+void pe_layer_clear(const pe_layer *l, uint32_t node)
+{
+    pe_list_write(l, node, NULL, 0);
+    if (!l->head)
+        atomic_store_explicit((_Atomic uint8_t *)pe_array_at(&l->into, node), 0,
+                              memory_order_relaxed);
+}
+
 size_t pe_layer_copy(const pe_layer *l, uint32_t node, uint32_t *out)
 {
     size_t n = pe_list_read(l, node, out);

@@ -96,6 +96,8 @@ int pe_hnsw_link_dense(peri_index *ix, hnsw_worker *w, const pe_view *view, cons
                        uint32_t slot);
 /* Mark what the dense layer reaches from the entry: one bit a slot, room given. */
 peri_status pe_hnsw_reach(const peri_index *ix, uint32_t count, uint64_t *reached);
+/* A row just hung in a chain may lead to a removed one: pass over it. */
+void pe_hnsw_mend_chain(peri_index *ix, uint32_t node);
 /* Make a node near `slot` that is reached from the entry lead to it. */
 void pe_hnsw_link_back(peri_index *ix, uint32_t slot);
 /* Do so for every node below `count` that no list leads to. */

@@ -201,7 +201,7 @@ static void insert_upper(peri_index *ix, hnsw_worker *w, const pe_view *view, co
         int fresh = h->n_spare[l] == 0;
         uint32_t node = fresh ? layer->count : h->spare[l][--h->n_spare[l]];
         if (!fresh)
-            pe_list_write(layer, node, NULL, 0);
+            pe_layer_clear(layer, node);
         pe_link *words = (pe_link *)pe_array_at(&layer->nodes, node);
         pe_link_set(&words[0], slot);
         pe_link_set(&words[1], down);
@@ -257,6 +257,8 @@ int pe_hnsw_link_dense(peri_index *ix, hnsw_worker *w, const pe_view *view, cons
     uint32_t same = find_same(ix, w, slot, n);
     if (same != PE_NIL) {
         pe_link_same(&h->layer[0], &h->locks, same, slot);
+        if (h->n_dead)
+            pe_hnsw_mend_chain(ix, slot);
         return 0;
     }
     pe_pruner prune = pe_hnsw_pruner(ix, view, w, 0);
@@ -322,7 +324,7 @@ peri_status pe_hnsw_insert(peri_index *ix, const uint32_t *slots, size_t n, pe_p
     batch b = {ix, slots, n, 0, 0, h->drawn, progress};
     uint32_t count = pe_slots_count(&ix->slots);
     for (size_t i = 0; i < n; i++) {
-        pe_list_write(&h->layer[0], slots[i], NULL, 0);
+        pe_layer_clear(&h->layer[0], slots[i]);
         pe_hnsw_set_gone(h, slots[i], 0);
         count = slots[i] >= count ? slots[i] + 1 : count;
     }

@@ -70,20 +70,40 @@ static void add_candidate(repair *r, uint32_t node)
 }
 
 /* The first live row in the chain of equal rows behind `node`: its heir when it goes. */
-static uint32_t heir_of(const repair *r, uint32_t node)
+static uint32_t heir_of(const peri_index *ix, uint32_t node)
 {
-    uint32_t list[PE_DEGREE_MAX + 1];
-    for (uint32_t hops = 0; hops < pe_slots_count(&r->ix->slots); hops++) {
-        size_t n = pe_list_read(r->layer, node, list), i = 0;
+    const hnsw *h = hnsw_of(ix);
+    uint32_t list[PE_DEGREE_MAX + 1], slots = pe_slots_count(&ix->slots);
+    for (uint32_t hops = 0; hops < slots; hops++) {
+        size_t n = pe_list_read(&h->layer[0], node, list), i = 0;
         while (i < n && !(list[i] & PE_SAME))
             i++;
         if (i == n)
             return PE_NIL;
         node = list[i] & ~PE_SAME;
-        if (!gone(r, node))
+        if (!hnsw_is_gone(h, node))
             return node;
     }
     return PE_NIL;
+}
+
+void pe_hnsw_mend_chain(peri_index *ix, uint32_t node)
+{
+    hnsw *h = hnsw_of(ix);
+    uint32_t list[PE_DEGREE_MAX + 1];
+    pe_lock(&h->locks, node);
+    size_t n = pe_list_read(&h->layer[0], node, list), i = 0;
+    while (i < n && !((list[i] & PE_SAME) && hnsw_is_gone(h, list[i] & ~PE_SAME)))
+        i++;
+    if (i < n) {
+        uint32_t next = heir_of(ix, node);
+        if (next != PE_NIL && next != node)
+            list[i] = next | PE_SAME;
+        else
+            list[i] = list[--n];
+        pe_list_write(&h->layer[0], node, list, n);
+    }
+    pe_unlock(&h->locks, node);
 }
 
 /* The rows of two nodes of the dense layer are the same. */
@@ -109,54 +129,61 @@ static void inherit(repair *r, uint32_t node)
                 continue;
             if (equal_rows(r, to, r->node))
                 node = to;
-            else if ((to = heir_of(r, to)) != PE_NIL)
+            else if ((to = heir_of(r->ix, to)) != PE_NIL)
                 add_candidate(r, to);
         }
     }
     r->lost_twin = 1;
 }
 
-/* What a list may lead to instead: its live links, and those of its removed ones. Returns the
- * number of removed links. */
+/* What may stand in for a removed link of this list. */
+static void collect_behind(repair *r, uint32_t link, uint32_t *same)
+{
+    uint32_t theirs[PE_DEGREE_MAX + 1], other = link & ~PE_SAME;
+    int dense = !r->layer->head;
+    uint32_t heir = dense ? heir_of(r->ix, other) : PE_NIL;
+    if (link & PE_SAME) { /* the chain closes over those that went */
+        *same = heir == r->node ? PE_NIL : heir;
+        return;
+    }
+    if (heir != PE_NIL)
+        add_candidate(r, heir);
+    if (dense && equal_rows(r, other, r->node)) {
+        /* Of the rows that hang from one that went its heir alone takes its place among the
+         * others; the rest hang from the heir. */
+        if (heir == PE_NIL || heir == r->node)
+            inherit(r, other);
+        return;
+    }
+    size_t m = pe_layer_copy(r->layer, other, theirs);
+    for (size_t j = 0; j < m; j++)
+        add_candidate(r, theirs[j]);
+}
+
+/* What a list may lead to instead: its live links, which come first, and those of its removed ones.
+ * Returns the number of removed links. */
 static size_t collect(repair *r, uint32_t *same)
 {
-    uint32_t links[PE_DEGREE_MAX + 1], theirs[PE_DEGREE_MAX + 1];
-    int dense = !r->layer->head;
-    const pe_link *raw = pe_layer_links(r->layer, r->node);
-    size_t n = pe_layer_copy(r->layer, r->node, links), removed = 0;
+    uint32_t list[PE_DEGREE_MAX + 1];
+    size_t n = pe_list_read(r->layer, r->node, list), removed = 0;
     *same = PE_NIL;
     for (size_t i = 0; i < n; i++) {
-        uint32_t mark = pe_link_get(&raw[i]) & PE_SAME;
-        if (!gone(r, links[i])) {
-            if (mark)
-                *same = links[i];
-            else
-                add_candidate(r, links[i]);
-            continue;
-        }
-        removed++;
-        uint32_t heir = dense ? heir_of(r, links[i]) : PE_NIL;
-        if (mark) { /* the chain closes over those that went */
-            *same = heir == r->node ? PE_NIL : heir;
-            continue;
-        }
-        if (heir != PE_NIL)
-            add_candidate(r, heir);
-        if (dense && equal_rows(r, links[i], r->node)) {
-            /* Of the rows that hang from one that went its heir alone takes its place among the
-             * others; the rest hang from the heir. */
-            if (heir == PE_NIL || heir == r->node)
-                inherit(r, links[i]);
-            continue;
-        }
-        size_t m = pe_layer_copy(r->layer, links[i], theirs);
-        for (size_t j = 0; j < m; j++)
-            add_candidate(r, theirs[j]);
+        if (gone(r, list[i] & ~PE_SAME))
+            removed++;
+        else if (list[i] & PE_SAME)
+            *same = list[i] & ~PE_SAME;
+        else
+            add_candidate(r, list[i]);
     }
+    for (size_t i = 0; i < n && removed; i++)
+        if (gone(r, list[i] & ~PE_SAME))
+            collect_behind(r, list[i], same);
     /* The next of the chain may also be a neighbour's neighbour: one link is enough. */
     for (size_t i = 0; i < r->n; i++)
-        if (r->cand[i] == *same)
-            r->cand[i--] = r->cand[--r->n];
+        if (r->cand[i] == *same) {
+            memmove(&r->cand[i], &r->cand[i + 1], (--r->n - i) * sizeof *r->cand);
+            break;
+        }
     return removed;
 }
 
@@ -191,7 +218,7 @@ static void repair_list(repair *r, uint32_t node)
     size_t degree = r->layer->degree - (same != PE_NIL);
     size_t n = 0, rest = 0;
     for (size_t i = 0; i < r->n; i++) {
-        /* What few lists lead to comes first: G4. */
+        /* What few lists lead to comes first: G4. Links of its own stand first, and fit. */
         if (n < degree && pe_layer_into(r->layer, r->cand[i]) <= 1)
             picked[n++] = r->cand[i];
         else

@@ -143,6 +143,14 @@ static peri_status read_head(peri_index *ix, pe_segr *r, uint32_t counts[HNSW_LE
     return PERI_OK;
 }
 
+/* Only a removed node, which nothing leads to, may lead to a spare one. */
+static int leads_nowhere(const peri_index *ix, unsigned l, uint32_t node, uint32_t to)
+{
+    const pe_layer *layer = &hnsw_of(ix)->layer[l];
+    return pe_layer_slot(layer, to) == PE_NIL &&
+           !pe_slots_dead(&ix->slots, pe_layer_slot(layer, node));
+}
+
 /* Every number of the layers above the dense one, against the others. */
 static peri_status check_upper(const peri_index *ix, pe_segr *r, const pe_section *s)
 {
@@ -165,8 +173,7 @@ static peri_status check_upper(const peri_index *ix, pe_segr *r, const pe_sectio
             for (uint32_t i = 0; !spare && i < h->m; i++) {
                 uint32_t to = pe_link_get(&links[i]);
                 end |= to == PE_NIL;
-                if (end ? to != PE_NIL
-                        : to >= h->layer[l].count || pe_layer_slot(&h->layer[l], to) == PE_NIL)
+                if (end ? to != PE_NIL : to >= h->layer[l].count || leads_nowhere(ix, l, node, to))
                     return pe_segr_fault(r, s, at + 8 + 4 * i, "layer %u node %u links to %u", l,
                                          node, to);
             }

@@ -15,7 +15,8 @@
  * 4. Numerics. f32, f16 and bf16 rows: products and sums in f32, fused where the level fuses. With
  *    s = the sum of |q[i] * r[i]| (DOT) or of (q[i] - r[i])^2 (L2), u = 2^-24 and n = dim:
  *        |result - exact| <= (n / 4 + 8) * u * s     (C: n / 8; AVX2: n / 8; AVX-512: n / 16)
- *    and n * 2^-149 more where products are denormal. A sum beyond FLT_MAX is an infinity.
+ *    and n * 2^-149 more where products are denormal. A sum beyond FLT_MAX is an infinity (or a NaN
+ *    where partial sums of both signs went beyond it).
  *    I8: exact in integers for the full range -128..127 up to 65,535 dimensions, rounded once to
  *    f32. B1: exact.
  * 5. Rows are finite: the border has refused NaN and infinity (scan_f32). With one the result is

@@ -16,13 +16,16 @@ def as_f32(rows):
     return [list(struct.unpack("<%df" % len(r), struct.pack("<%df" % len(r), *r))) for r in rows]
 
 
-def write_npy(path, rows, code="f4", shape=None):
-    shape = shape or (len(rows), len(rows[0]))
+def write_npy_head(f, code, shape):
     mark = "|" if code == "u1" else "<"
     head = "{'descr': '%s%s', 'fortran_order': False, 'shape': %r, }" % (mark, code, shape)
     head += " " * (-(len(head) + 11) % 64) + "\n"
+    f.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head.encode())
+
+
+def write_npy(path, rows, code="f4", shape=None):
     with open(path, "wb") as f:
-        f.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head.encode())
+        write_npy_head(f, code, shape or (len(rows), len(rows[0])))
         for r in rows:
             values = r if isinstance(r, (list, tuple)) else [r]
             f.write(struct.pack("<%d%s" % (len(values), CODES[code]), *values))

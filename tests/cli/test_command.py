@@ -109,6 +109,9 @@ class Usage(Case):
             self.assertIn(name.split(":")[0], self.error("build", name, "-o", "x.peri"))
             self.assertIn(name.split(":")[0], self.error("convert", name, "x.npy"))
             self.assertIn(name.split(":")[0], self.error("info", name))
+        for name in ("none", "folder.npy/x", "fifo.npy", "/dev/zero", "/dev/null", "."):
+            self.error("check", name)
+        self.perigee("check", "text", code=1)
         for name in ("none", "folder.npy/x", "text", "/dev/zero", "/dev/null", "."):
             for args in (["info", name], ["search", name, "v.npy"], ["eval", name, "v.npy"],
                          ["convert", name, "x.npy"]):
@@ -244,13 +247,16 @@ class EndToEnd(Case):
                      "--min-recall", 0.5, code=1)
 
     def test_target_recall_needs_a_calibrated_index(self):
-        self.perigee("build", "rows.npy", "-o", "x.peri")
-        self.error("search", "x.peri", "queries.npy", "--target-recall", 0.9)
         data.write_npy("more.npy", data.vectors(1500, DIM))
+        self.perigee("build", "more.npy", "-o", "x.peri")
+        self.error("search", "x.peri", "queries.npy", "--target-recall", 0.9)
         self.assertTrue(self.json("build", "more.npy", "-o", "x.peri", "--calibrate")["calibrated"])
         self.assertTrue(self.json("info", "x.peri")["calibrated"])
         for target in (0.5, 0.95, 0.999):
             self.perigee("search", "x.peri", "queries.npy", "--target-recall", target)
+        self.perigee("build", "rows.npy", "-o", "x.peri", "--calibrate")  # too small for a curve
+        self.assert_hits("l2", self.json_lines("search", "x.peri", "queries.npy", "-k", K,
+                                               "--target-recall", 0.999))
 
     def test_ids_and_rows_come_back_out_of_an_index(self):
         ids = [(i * 7919) % 100003 for i in range(ROWS)]

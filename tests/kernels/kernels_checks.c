@@ -491,6 +491,7 @@ static void tiles(const pe_kernels *k)
     for (uint32_t dim = 1; dim <= 70; dim++)
         check_tile(k, 7, 5, dim, 0);
     check_tile(k, 8, 300, 784, 0); /* more than one block of rows */
+    check_tile(k, 7, 9, 1500, 2);  /* more than one block of dimensions */
     check_tile(k, 3, 5, 65535, 1);
     float none = 12345.0f;
     k->tile_dot_f32(&none, 1, 0, &none, 1, 1, 1, &none, 1);
@@ -668,6 +669,14 @@ static void quantiser(const pe_kernels *k)
     k->encode_i8(x, 256, 0.0f, 1.0f, code, &clipped, &inexact);
     if (clipped != 0 || inexact != 0)
         fail("encode_i8 of 0..255 is not exact");
+    for (size_t i = 0; i < 256; i++) { /* so is what decode gave, unless encode rounds otherwise */
+        volatile float scaled = 0.012345f * (float)i, decoded = -0.7654321f + scaled;
+        x[i] = decoded;
+    }
+    check_encode(k, x, 256, -0.7654321f, 0.012345f);
+    k->encode_i8(x, 256, -0.7654321f, 0.012345f, code, &clipped, &inexact);
+    if (inexact != 0)
+        fail("encode_i8 of decoded values is not exact");
     for (size_t i = 0; i < 256; i++) /* ties, and both ends of the range by half a step */
         x[i] = (float)i - 0.5f;
     check_encode(k, x, 256, 0.0f, 1.0f);

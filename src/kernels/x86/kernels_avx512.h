@@ -53,7 +53,12 @@ PE_INLINE __m512i vi_add(__m512i a, __m512i b)
 
 PE_INLINE uint32_t vi_sum(__m512i a)
 {
-    return (uint32_t)_mm512_reduce_add_epi32(a);
+    const __m256i half =
+        _mm256_add_epi32(_mm512_castsi512_si256(a), _mm512_extracti32x8_epi32(a, 1));
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e)); /* not reduce_add, which adds as signed */
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
+    return (uint32_t)_mm_cvtsi128_si32(s);
 }
 
 /* Four vectors' sums of sixteen 32-bit lanes each, transposed into one. */
