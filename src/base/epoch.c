@@ -72,6 +72,11 @@ void pe_epoch_retire_memory(pe_epoch *e, void *ptr, size_t size)
         pe_epoch_retire(e, NULL, ptr, size);
 }
 
+void pe_epoch_again(pe_epoch *e, pe_retire_fn fn)
+{
+    e->again = fn;
+}
+
 void pe_epoch_reclaim(pe_epoch *e)
 {
     if (e->n_retired == 0)
@@ -85,10 +90,16 @@ void pe_epoch_reclaim(pe_epoch *e)
     }
     size_t kept = 0, n = e->n_retired;
     for (size_t i = 0; i < n; i++) {
-        if (e->retired[i].epoch < oldest)
-            give_back(e, &e->retired[i]);
-        else
-            e->retired[kept++] = e->retired[i];
+        pe_retired r = e->retired[i];
+        if (r.epoch < oldest) {
+            e->again = NULL;
+            give_back(e, &r);
+            if (!e->again)
+                continue;
+            r.fn = e->again;
+            r.epoch = atomic_fetch_add(&e->now, 1);
+        }
+        e->retired[kept++] = r; /* kept <= i: its own place is free at least */
     }
     e->n_retired = kept;
 }

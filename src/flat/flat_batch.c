@@ -79,16 +79,33 @@ static void offer(const tiles *t, room *r, pe_topk *tops, size_t n, uint32_t fir
     }
 }
 
+/* The first live slots from *first on, of n; *first moves past the dead before them. */
+static uint32_t live_run(const pe_slots *s, uint32_t *first, uint32_t n)
+{
+    if (pe_slots_all_live(s, *first, n))
+        return n;
+    uint32_t end = *first + n;
+    while (*first < end && pe_slots_dead(s, *first))
+        ++*first;
+    uint32_t live = 0;
+    while (*first + live < end && !pe_slots_dead(s, *first + live))
+        live++;
+    return live;
+}
+
 static peri_status scan(const tiles *t, room *r, pe_topk *tops, size_t n, float *largest)
 {
     const pe_rows *rows = &t->ix->rows;
-    pe_view view = pe_rows_view(rows);
     uint32_t dim = t->ix->space.dim, count = pe_slots_count(&t->ix->slots);
+    pe_view view = pe_rows_view(rows); /* after the count: it covers all below */
     int bounded = t->ix->space.metric != PERI_METRIC_COSINE; /* norms differ */
     for (uint32_t first = 0; first < count;) {
         uint32_t in_chunk = view.rows.mask + 1 - (first & view.rows.mask);
         uint32_t m = count - first < ROWS_BLOCK ? count - first : ROWS_BLOCK;
         m = m < in_chunk ? m : in_chunk;
+        m = live_run(&t->ix->slots, &first, m);
+        if (m == 0)
+            continue;
         for (uint32_t j = 0; t->ix->mapped_rows && j < m; j++)
             PE_TRY(pe_index_touch(t->ix, first + j));
         const float *x = (const float *)(const void *)pe_rowview_at(&view.rows, first);

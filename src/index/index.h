@@ -59,6 +59,7 @@ typedef struct pe_search {
     /* out */
     size_t n;    /* scratch->cands[0..n), nearest first */
     int by_code; /* their keys are those of codes: the handle re-ranks */
+    int lost;    /* a writer took candidates away, or made two of them one */
 } pe_search;
 
 /* A function that is NULL has nothing to do, unless it says otherwise. */

@@ -155,35 +155,63 @@ static void keys_of_run(const pe_view *v, const pe_point *p, uint32_t slot, size
     }
 }
 
-/* Keys of the next run of slots below `count`; returns how many. */
-static uint32_t next_run(const pe_search *s, const pe_view *view, uint32_t slot, uint32_t count,
-                         float *keys)
+/* The live ones of the next slots below `count`, with their keys. */
+typedef struct run {
+    uint32_t first, n; /* slots passed */
+    uint32_t live;     /* of them: keys[0..live) */
+    int whole;         /* all are: those of first, first + 1, ... */
+    uint32_t slots[BLOCK];
+    float keys[BLOCK];
+} run;
+
+static inline uint32_t run_slot(const run *r, uint32_t i)
 {
-    uint32_t in_chunk = view->rows.mask + 1 - (slot & view->rows.mask);
-    uint32_t n = count - slot < BLOCK ? count - slot : BLOCK;
-    n = n < in_chunk ? n : in_chunk;
-    keys_of_run(view, &s->query->row, slot, n, keys);
-    return n;
+    return r->whole ? r->first + i : r->slots[i];
+}
+
+static peri_status next_run(const pe_search *s, uint32_t count, run *r)
+{
+    const pe_slots *slots = &s->ix->slots;
+    const pe_array *rows = &s->ix->rows.rows;
+    uint32_t first = r->first + r->n, in_chunk = rows->mask + 1 - (first & rows->mask);
+    uint32_t n = count - first < BLOCK ? count - first : BLOCK;
+    r->first = first;
+    r->n = n < in_chunk ? n : in_chunk;
+    r->live = r->n;
+    r->whole = pe_slots_all_live(slots, first, r->n);
+    if (!r->whole) {
+        r->live = 0;
+        for (uint32_t i = first; i < first + r->n; i++)
+            if (!pe_slots_dead(slots, i))
+                r->slots[r->live++] = i;
+    }
+    for (uint32_t i = 0; s->ix->mapped_rows && i < r->live; i++)
+        PE_TRY(pe_index_touch(s->ix, run_slot(r, i)));
+    /* A slot that was free when the scan began may hold a row by now, in memory that an older view
+     * does not know. */
+    pe_view view = pe_rows_view(&s->ix->rows);
+    if (r->whole)
+        keys_of_run(&view, &s->query->row, first, r->n, r->keys);
+    else if (r->live)
+        pe_view_keys(&view, &s->query->row, r->slots, r->live, r->keys);
+    return PERI_OK;
 }
 
 peri_status pe_exact_search(pe_search *s)
 {
     const peri_index *ix = s->ix;
-    pe_view view = pe_rows_view(&ix->rows);
-    uint32_t count = pe_slots_count(&ix->slots), n;
+    uint32_t count = pe_slots_count(&ix->slots);
     nearest best = {.ties = 0};
-    float keys[BLOCK];
+    run r = {0};
     if (count > s->limit)
         count = s->limit;
     pe_topk_init(&best.top, s->scratch->cands, s->want);
-    for (uint32_t slot = 0; slot < count; slot += n) {
-        for (uint32_t i = slot; ix->mapped_rows && i < count && i < slot + BLOCK; i++)
-            PE_TRY(pe_index_touch(ix, i));
-        n = next_run(s, &view, slot, count, keys);
+    while (r.first + r.n < count) {
+        PE_TRY(next_run(s, count, &r));
         float bound = pe_topk_bound(&best.top);
-        for (uint32_t i = 0; i < n; i++)
-            if (keys[i] <= bound) {
-                push(&best, s->accept, s->max_key, keys[i], slot + i);
+        for (uint32_t i = 0; i < r.live; i++)
+            if (r.keys[i] <= bound) {
+                push(&best, s->accept, s->max_key, r.keys[i], run_slot(&r, i));
                 bound = pe_topk_bound(&best.top);
             }
     }
@@ -193,11 +221,12 @@ peri_status pe_exact_search(pe_search *s)
     if (!ties_to_settle(s, &best))
         return PERI_OK;
     tie_heap ties = begin_ties(s, best.tied);
-    for (uint32_t slot = 0; slot < count; slot += n) {
-        n = next_run(s, &view, slot, count, keys);
-        for (uint32_t i = 0; i < n; i++)
-            if (keys[i] == best.tied)
-                offer_tie(&ties, keys[i], slot + i);
+    r = (run){0};
+    while (r.first + r.n < count) {
+        PE_TRY(next_run(s, count, &r));
+        for (uint32_t i = 0; i < r.live; i++)
+            if (r.keys[i] == best.tied)
+                offer_tie(&ties, r.keys[i], run_slot(&r, i));
     }
     end_ties(s, &ties);
     return PERI_OK;

@@ -84,7 +84,7 @@ static peri_status settle(pe_search *s)
 {
     const pe_slots *slots = &s->ix->slots;
     pe_view view = pe_rows_view(&s->ix->rows);
-    size_t kept = 0;
+    size_t kept = 0, had = s->n;
     int moved = 0;
     for (size_t i = 0; i < s->n; i++) {
         pe_cand c = s->scratch->cands[i];
@@ -109,6 +109,7 @@ static peri_status settle(pe_search *s)
                 s->scratch->cands[kept++] = s->scratch->cands[i];
         s->n = kept;
     }
+    s->lost = s->n < had;
     return PERI_OK;
 }
 
@@ -120,7 +121,7 @@ static peri_status search_allowed(pe_search *s, const peri_idset *allow)
     PE_TRY(pe_scratch_slots(s->scratch, count + 1));
     while (pe_idset_next(allow, &cursor, &id)) {
         uint32_t slot = pe_slots_find(&s->ix->slots, id);
-        if (slot != PE_NO_SLOT && slot < s->limit)
+        if (slot != PE_NO_SLOT) /* the view is taken after this: it holds them all */
             s->scratch->slots[n++] = slot;
     }
     return pe_exact_list(s, s->scratch->slots, n);
@@ -170,19 +171,44 @@ static size_t hits_from(const pe_search *s, const peri_query *q, peri_hit *hits)
     return n;
 }
 
+/* Where rows and codes lie. A kind measures by what it saw when it began; a row that came meanwhile
+ * may lie elsewhere, and keys of old memory are good enough to walk by, but are no distances. */
+typedef struct places {
+    const void *rows, *codes, *table;
+} places;
+
+static places places_of(const pe_search *s)
+{
+    const pe_rows *r = &s->ix->rows;
+    const pe_codes *codes = pe_rows_codes(r);
+    places p = {atomic_load_explicit(&r->rows.chunks, memory_order_acquire), codes, NULL};
+    if (codes)
+        p.table = atomic_load_explicit(&codes->array.chunks, memory_order_acquire);
+    return p;
+}
+
+static int still(const pe_search *s, const places *before)
+{
+    places now = places_of(s);
+    return now.rows == before->rows && now.codes == before->codes && now.table == before->table;
+}
+
 /* Let the kind search; where a radius is full of rows, search wider until it is not. */
 static peri_status search_kind(pe_search *s, const peri_query *q)
 {
-    int exact_codes = s->query->code_exact;
     for (;;) {
+        places before = places_of(s);
         PE_TRY(s->ix->kind->search(s));
-        if (s->by_code && exact_codes) {
-            float scale = pe_codes_scale(s->query->codes);
+        const pe_codes *codes = s->query->codes;
+        int same = still(s, &before);
+        if (s->by_code && same && s->query->code_exact &&
+            atomic_load_explicit(&codes->inexact, memory_order_acquire) == 0) {
+            float scale = pe_codes_scale(codes);
             for (size_t i = 0; i < s->n; i++)
                 s->scratch->cands[i].d *= scale;
             s->by_code = 0;
         }
-        if (s->by_code)
+        if (s->by_code || !same)
             PE_TRY(rerank(s));
         PE_TRY(settle(s));
         int full = s->n > 0 && s->n >= s->want && s->scratch->cands[s->n - 1].d <= s->max_key;
@@ -194,12 +220,22 @@ static peri_status search_kind(pe_search *s, const peri_query *q)
     }
 }
 
+/* Every row is looked at; what a writer takes away meanwhile is made up for by asking for more. */
 static peri_status search_all(pe_search *s, const peri_query *q)
 {
-    s->want = q->k < s->limit ? q->k : s->limit;
-    PE_TRY(pe_scratch_cands(s->scratch, s->want + 1));
-    PE_TRY(pe_exact_search(s));
-    return settle(s);
+    enum { TRIES = 8, MORE = 16 };
+    size_t want = q->k;
+    for (int try = 0; try < TRIES; try++) {
+        s->want = want < s->limit ? want : s->limit;
+        PE_TRY(pe_scratch_cands(s->scratch, s->want + 1));
+        PE_TRY(pe_exact_search(s));
+        size_t found = s->n;
+        PE_TRY(settle(s));
+        if (s->n >= q->k || found < s->want || s->want == s->limit)
+            break;
+        want += found - s->n + MORE;
+    }
+    return PERI_OK;
 }
 
 /* Candidates to ask a kind for. */
@@ -257,8 +293,8 @@ peri_status pe_index_search_inside(const peri_index *ix, pe_scratch *scratch, co
     PE_TRY(s.want * 4 >= live ? search_all(&s, q) : search_kind(&s, q));
     *n_hits = hits_from(&s, q, hits);
     size_t possible = filtered ? q->k : q->k < live ? q->k : live;
-    if (*n_hits < possible && !(ix->kind->caps & PERI_CAP_EXACT) &&
-        !(q->has_max_distance && !filtered)) {
+    int exact = (ix->kind->caps & PERI_CAP_EXACT) != 0;
+    if (*n_hits < possible && (exact ? s.lost : filtered || !q->has_max_distance)) {
         s.accept = &accept;
         PE_TRY(search_all(&s, q));
         *n_hits = hits_from(&s, q, hits);

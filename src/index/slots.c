@@ -251,9 +251,18 @@ static void push_free(void *owner, void *ptr, uint64_t slot)
     atomic_store_explicit(&s->spare, (uint32_t)s->n_free, memory_order_relaxed);
 }
 
+static void release_hidden(void *owner, void *ptr, uint64_t slot)
+{
+    (void)owner;
+    (void)slot;
+    pe_epoch_again(((pe_slots *)ptr)->epoch, push_free);
+}
+
+/* A slot that was replaced is hidden when older readers have left (pe_slots_bind); those that came
+ * before it was hidden may be reading it, so it is free only after another round. */
 void pe_slots_release(pe_slots *s, uint32_t slot)
 {
-    pe_epoch_retire(s->epoch, push_free, s, slot);
+    pe_epoch_retire(s->epoch, pe_slots_dead(s, slot) ? push_free : release_hidden, s, slot);
 }
 
 void pe_slots_untake(pe_slots *s, uint32_t slot)

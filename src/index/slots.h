@@ -81,6 +81,20 @@ static inline int pe_slots_dead(const pe_slots *s, uint32_t slot)
     const _Atomic uint64_t *w = (const _Atomic uint64_t *)pe_array_at(&s->dead, slot / 64);
     return (int)(atomic_load_explicit(w, memory_order_acquire) >> (slot % 64) & 1);
 }
+/* Are slots [first, first + n) all live? A reader must not look at the row of one that is not: it
+ * may be free, and given a new row this very moment. */
+static inline int pe_slots_all_live(const pe_slots *s, uint32_t first, uint32_t n)
+{
+    uint64_t dead = 0;
+    for (uint32_t at = first, end = first + n; at < end;) {
+        uint32_t bit = at % 64, here = 64 - bit < end - at ? 64 - bit : end - at;
+        const _Atomic uint64_t *w = (const _Atomic uint64_t *)pe_array_at(&s->dead, at / 64);
+        uint64_t mask = here == 64 ? ~(uint64_t)0 : (((uint64_t)1 << here) - 1) << bit;
+        dead |= atomic_load_explicit(w, memory_order_acquire) & mask;
+        at += here;
+    }
+    return dead == 0;
+}
 static inline uint32_t pe_slots_count(const pe_slots *s)
 {
     return atomic_load_explicit(&s->count, memory_order_acquire);
