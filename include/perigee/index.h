@@ -216,7 +216,7 @@ static inline void peri_index_info_init(peri_index_info *i)
 PERI_API peri_status peri_index_get_info(const peri_index *ix, peri_index_info *info);
 
 /** The ids of all live rows, each once, in no set order: up to `capacity` into ids, and in *n how
- *  many there are in all. */
+ *  many there are in all. Errors: ERR_NOMEM. */
 PERI_API peri_status peri_index_ids(const peri_index *ix, uint64_t *ids, size_t capacity,
                                     size_t *n);
 

@@ -216,30 +216,55 @@ peri_status peri_index_get_info(const peri_index *ix, peri_index_info *info)
     return PERI_OK;
 }
 
-peri_status peri_index_ids(const peri_index *ix, uint64_t *ids, size_t capacity, size_t *n)
+static int compare_u64(const void *a, const void *b)
 {
-    if (!ix || !n || (capacity && !ids))
-        return pe_fail(PERI_ERR_ARG, "%s is NULL", !ix ? "index" : !n ? "n" : "ids");
-    pe_reader *place = pe_epoch_enter(&ix->epoch);
+    uint64_t x, y;
+    memcpy(&x, a, sizeof x);
+    memcpy(&y, b, sizeof y);
+    return x < y ? -1 : x > y;
+}
+
+/* Ids of the slots below `count` that are not hidden, those in the course of being replaced as
+ * well: an id may stand twice then. */
+static size_t collect_ids(const pe_slots *s, uint32_t count, uint64_t *ids, size_t capacity)
+{
     size_t found = 0;
-    uint32_t count = pe_slots_count(&ix->slots);
     for (uint32_t slot = 0; slot < count; slot++) {
-        if (pe_slots_dead(&ix->slots, slot))
+        if (pe_slots_dead(s, slot))
             continue;
-        uint64_t id = pe_slots_id(&ix->slots, slot);
-        uint32_t now = pe_slots_find(&ix->slots, id);
-        /* Being replaced: its new slot's turn comes, or it lies beyond where this walk ends. */
-        if (now == PE_NO_SLOT || (now != slot && now < count))
+        uint64_t id = pe_slots_id(s, slot);
+        if (pe_slots_find(s, id) == PE_NO_SLOT)
             continue;
         if (found < capacity)
             ids[found] = id;
         found++;
     }
-    pe_epoch_exit(place);
-    *n = found;
+    return found;
+}
+
+/* Rows may have been replaced: sort out who stands twice. */
+static peri_status ids_once(const peri_index *ix, uint64_t *ids, size_t capacity, size_t *n)
+{
+    pe_host *host = (pe_host *)(uintptr_t)&ix->host;
+    uint32_t count = pe_slots_count(&ix->slots);
+    uint64_t *all = pe_alloc(host, count * sizeof *all);
+    if (!all)
+        return PERI_ERR_NOMEM;
+    size_t found = collect_ids(&ix->slots, count, all, count);
+    qsort(all, found, sizeof *all, compare_u64);
+    *n = 0;
+    for (size_t i = 0; i < found; i++) {
+        if (i && all[i] == all[i - 1])
+            continue;
+        if (*n < capacity)
+            ids[*n] = all[i];
+        ++*n;
+    }
+    pe_free(host, all, count * sizeof *all);
     return PERI_OK;
 }
 
+<<<<<<< HEAD
 uint64_t pe_index_keys_faults(const peri_index *ix)
 {
     const pe_keys *keys = atomic_load_explicit(&ix->keys, memory_order_acquire);
@@ -258,6 +283,20 @@ uint64_t pe_index_keys_faults(const peri_index *ix)
             pe_fail(PERI_ERR_CORRUPT, "the row of id %llu has no key",
                     (unsigned long long)pe_slots_id(&ix->slots, slot));
     return faults;
+=======
+peri_status peri_index_ids(const peri_index *ix, uint64_t *ids, size_t capacity, size_t *n)
+{
+    if (!ix || !n || (capacity && !ids))
+        return pe_fail(PERI_ERR_ARG, "%s is NULL", !ix ? "index" : !n ? "n" : "ids");
+    pe_reader *place = pe_epoch_enter(&ix->epoch);
+    peri_status status = PERI_OK;
+    if (atomic_load_explicit(&ix->slots.direct, memory_order_acquire) && !ix->slots.churned)
+        *n = collect_ids(&ix->slots, pe_slots_count(&ix->slots), ids, capacity);
+    else
+        status = ids_once(ix, ids, capacity, n);
+    pe_epoch_exit(place);
+    return status;
+>>>>>>> refs/heads/tests
 }
 
 peri_status peri_index_check(const peri_index *ix, const peri_task *task, uint64_t *n_faults)

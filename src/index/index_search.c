@@ -79,6 +79,27 @@ static peri_status rerank(pe_search *s)
     return PERI_OK;
 }
 
+static int compare_ids(const void *a, const void *b, void *ctx)
+{
+    const pe_cand *x = a, *y = b;
+    uint64_t i = pe_slots_id(ctx, x->slot), j = pe_slots_id(ctx, y->slot);
+    return i < j ? -1 : i > j;
+}
+
+/* Old and new row of an id may both have been found: one of them stays. */
+static void drop_twins(pe_search *s)
+{
+    const pe_slots *slots = &s->ix->slots;
+    pe_cand *c = s->scratch->cands;
+    size_t kept = 0;
+    qsort_r(c, s->n, sizeof *c, compare_ids, (void *)(uintptr_t)slots);
+    for (size_t i = 0; i < s->n; i++)
+        if (kept == 0 || pe_slots_id(slots, c[kept - 1].slot) != pe_slots_id(slots, c[i].slot))
+            c[kept++] = c[i];
+    s->n = kept;
+    pe_cand_sort(c, kept);
+}
+
 /* An id may have moved to another slot, or gone, since its slot was found: measure the new one. */
 static peri_status settle(pe_search *s)
 {
@@ -101,14 +122,8 @@ static peri_status settle(pe_search *s)
         s->scratch->cands[kept++] = c;
     }
     s->n = kept;
-    if (moved) {
-        pe_cand_sort(s->scratch->cands, s->n);
-        kept = 0;
-        for (size_t i = 0; i < s->n; i++)
-            if (kept == 0 || s->scratch->cands[kept - 1].slot != s->scratch->cands[i].slot)
-                s->scratch->cands[kept++] = s->scratch->cands[i];
-        s->n = kept;
-    }
+    if (moved)
+        drop_twins(s);
     s->lost = s->n < had;
     return PERI_OK;
 }
@@ -125,13 +140,6 @@ static peri_status search_allowed(pe_search *s, const peri_idset *allow)
             s->scratch->slots[n++] = slot;
     }
     return pe_exact_list(s, s->scratch->slots, n);
-}
-
-static int compare_ids(const void *a, const void *b, void *ctx)
-{
-    const pe_cand *x = a, *y = b;
-    uint64_t i = pe_slots_id(ctx, x->slot), j = pe_slots_id(ctx, y->slot);
-    return i < j ? -1 : i > j;
 }
 
 /* Candidates tie by slot, hits by id. */
