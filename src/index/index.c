@@ -264,7 +264,6 @@ static peri_status ids_once(const peri_index *ix, uint64_t *ids, size_t capacity
     return PERI_OK;
 }
 
-<<<<<<< HEAD
 uint64_t pe_index_keys_faults(const peri_index *ix)
 {
     const pe_keys *keys = atomic_load_explicit(&ix->keys, memory_order_acquire);
@@ -283,7 +282,8 @@ uint64_t pe_index_keys_faults(const peri_index *ix)
             pe_fail(PERI_ERR_CORRUPT, "the row of id %llu has no key",
                     (unsigned long long)pe_slots_id(&ix->slots, slot));
     return faults;
-=======
+}
+
 peri_status peri_index_ids(const peri_index *ix, uint64_t *ids, size_t capacity, size_t *n)
 {
     if (!ix || !n || (capacity && !ids))
@@ -296,7 +296,6 @@ peri_status peri_index_ids(const peri_index *ix, uint64_t *ids, size_t capacity,
         status = ids_once(ix, ids, capacity, n);
     pe_epoch_exit(place);
     return status;
->>>>>>> refs/heads/tests
 }
 
 peri_status peri_index_check(const peri_index *ix, const peri_task *task, uint64_t *n_faults)
