@@ -186,6 +186,7 @@ double machine_read(const void *buffer, size_t bytes, size_t passes, const char 
         {"one stream", 0, 1},
         {"one stream, prefetch 2 KiB ahead", 2048, 1},
         {"one stream, prefetch 4 KiB ahead", 4096, 1},
+        {"two streams", 0, 2},
         {"four streams", 0, 4},
         {"four streams, prefetch 1 KiB ahead", 1024, 4},
     };

@@ -5,7 +5,8 @@
 
 #include <stddef.h>
 
-double bench_now(void); /* seconds */
+/* Seconds of this thread's processor time: what other processes take of the core does not count. */
+double bench_now(void);
 
 /* Names of the vectors used: "avx512", "avx2" or "plain"; chosen by the level under test. */
 const char *machine_use(const char *level);
@@ -14,7 +15,7 @@ const char *machine_use(const char *level);
 double machine_fma(void);
 
 /* Bytes a second read from a buffer in sequence, `passes` times over: the best of several ways of
- * reading it (one stream, four streams, with prefetch ahead). *way names the best. */
+ * reading it (one, two or four streams, with prefetch ahead). *way names the best. */
 double machine_read(const void *buffer, size_t bytes, size_t passes, const char **way);
 
 #endif

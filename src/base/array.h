@@ -1,6 +1,6 @@
 /* A growing array of fixed-size records in chunks that never move while a reader may look.
  *
- * Record r lies at chunks[r >> shift] + (r & mask) * stride. Full chunks hold about 2 MiB, aligned
+ * Record r lies at chunks[r >> shift] + (r & mask) * stride. Full chunks hold up to 32 MiB, aligned
  * for huge pages. Only the last chunk may be shorter than that; it grows by copying into a
  * larger one, the old being retired by epoch: a published record's content is the same in both,
  * so a reader of the old one is right. The same goes for the chunk table.

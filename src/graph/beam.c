@@ -185,6 +185,39 @@ static inline size_t measure(pe_beam *b, const pe_beam_query *q, size_t m, size_
     return best;
 }
 
+/* A row equal to one of this key: no need to measure it. */
+static size_t take_same(pe_beam *b, const pe_beam_query *q, uint32_t node, float key)
+{
+    if (node >= q->limit || !see(b, node))
+        return SIZE_MAX;
+    if (q->accept)
+        offer(b, q, node, key);
+    size_t at = pool_insert(b, q->ef, key, node);
+    b->n_same += at != SIZE_MAX;
+    return at;
+}
+
+/* The copies of the nearest rows that the pool had no room for on the way: as many as are wanted.
+ */
+static void take_copies(pe_beam *b, const pe_beam_query *q)
+{
+    uint32_t list[PE_DEGREE_MAX + 1];
+    size_t left = q->want;
+    for (size_t i = 0; i < b->n && i < q->want && left; i++) {
+        uint32_t node = b->node[i] & ~PE_EXPANDED;
+        float key = b->key[i];
+        for (size_t hops = 0; hops < 2 * q->want && left; hops++) {
+            size_t n = pe_list_read(q->layer, node, list), j = 0;
+            while (j < n && !(list[j] & PE_SAME))
+                j++;
+            if (j == n || (list[j] & ~PE_SAME) >= q->limit)
+                break;
+            node = list[j] & ~PE_SAME;
+            left -= take_same(b, q, node, key) != SIZE_MAX;
+        }
+    }
+}
+
 /* Append the unseen neighbours of a node to b->next[m..); a row equal to this one needs no
  * measuring. */
 static inline size_t expand(pe_beam *b, const pe_beam_query *q, uint32_t node, float key, size_t m,
@@ -197,12 +230,10 @@ static inline size_t expand(pe_beam *b, const pe_beam_query *q, uint32_t node, f
         if (to & PE_SAME) {
             if (to == PE_NIL)
                 break;
-            to &= ~PE_SAME;
-            if (to < q->limit && see(b, to)) {
-                size_t at = pool_insert(b, q->ef, key, to);
+            /* Copies of one row could fill the pool, and nothing lies behind them. */
+            if (b->n_same < q->ef / 2) {
+                size_t at = take_same(b, q, to & ~PE_SAME, key);
                 *best = at < *best ? at : *best;
-                if (q->accept)
-                    offer(b, q, to, key);
             }
             continue;
         }
@@ -217,7 +248,7 @@ static inline size_t expand(pe_beam *b, const pe_beam_query *q, uint32_t node, f
 peri_status pe_beam_search(pe_beam *b, const pe_beam_query *q)
 {
     PE_TRY(pe_beam_reserve(b, q->limit, q->ef, q->accept ? q->want : 0));
-    b->n = b->n_found = 0;
+    b->n = b->n_found = b->n_same = 0;
     size_t m = 0;
     for (size_t i = 0; i < q->n_entries && m < PE_DEGREE_MAX; i++)
         if (q->entries[i] < q->limit && see(b, q->entries[i]))
@@ -244,6 +275,8 @@ peri_status pe_beam_search(pe_beam *b, const pe_beam_query *q)
         while (cur < b->n && (b->node[cur] & PE_EXPANDED))
             cur++;
     }
+    if (b->n_same)
+        take_copies(b, q);
     clear_seen(b);
     for (size_t i = 0; i < b->n; i++)
         b->node[i] &= ~PE_EXPANDED;

@@ -104,6 +104,7 @@ typedef struct pe_beam {
     uint32_t *next; /* neighbours to measure */
     uint32_t *slots;
     float *out;
+    size_t n_same;   /* of the pool, rows taken because they equal another */
     uint64_t visits; /* keys computed */
 } pe_beam;
 
@@ -121,7 +122,7 @@ typedef struct pe_beam_query {
     float slack; /* stop once the next candidate's key is beyond this times the ef-th; 0 = off */
     pe_accept_fn accept; /* NULL = all */
     const void *accept_ctx;
-    size_t want; /* accepted slots to keep, with accept */
+    size_t want; /* results asked for: accepted slots to keep, copies to look for */
     const uint32_t *entries;
     size_t n_entries;
 } pe_beam_query;

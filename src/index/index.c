@@ -290,6 +290,26 @@ static peri_status ids_once(const peri_index *ix, uint64_t *ids, size_t capacity
     return PERI_OK;
 }
 
+uint64_t pe_index_keys_faults(const peri_index *ix)
+{
+    const pe_keys *keys = atomic_load_explicit(&ix->keys, memory_order_acquire);
+    uint64_t faults = 0;
+    peri_slice key;
+    if (!keys)
+        return 0;
+    /* A key has one id and an id one key (keys/ proves that): with as many keys as rows and a key
+     * for each row, no key is left for a row that is not there. */
+    if (pe_keys_count(keys) != pe_slots_live(&ix->slots))
+        faults += pe_fail(PERI_ERR_CORRUPT, "%zu keys for %u rows", pe_keys_count(keys),
+                          pe_slots_live(&ix->slots)) != PERI_OK;
+    for (uint32_t slot = 0, n = pe_slots_count(&ix->slots); slot < n; slot++)
+        if (!pe_slots_hidden(&ix->slots, slot) &&
+            !pe_keys_key_of(keys, pe_slots_id(&ix->slots, slot), &key) && faults++ == 0)
+            pe_fail(PERI_ERR_CORRUPT, "the row of id %llu has no key",
+                    (unsigned long long)pe_slots_id(&ix->slots, slot));
+    return faults;
+}
+
 peri_status peri_index_ids(const peri_index *ix, uint64_t *ids, size_t capacity, size_t *n)
 {
     if (!ix || !n || (capacity && !ids))
@@ -317,7 +337,7 @@ peri_status peri_index_check(const peri_index *ix, const peri_task *task, uint64
     const pe_keys *keys = atomic_load_explicit(&ix->keys, memory_order_acquire);
     uint64_t key_faults = 0;
     peri_status status = keys ? pe_keys_check(keys, &key_faults) : PERI_OK;
-    faults += key_faults;
+    faults += key_faults + pe_index_keys_faults(ix);
     if (status == PERI_OK && ix->file && ix->mapped_rows)
         status = pe_segr_verify(ix->file, ix->mapped_rows);
     if (status == PERI_ERR_CORRUPT) {

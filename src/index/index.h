@@ -137,6 +137,10 @@ peri_status pe_index_create(peri_index **out, const pe_kind *kind, const peri_sp
 peri_status pe_index_new(peri_index **out, const peri_env *env);
 peri_status pe_index_setup(peri_index *ix, const pe_kind *kind, const peri_space *space);
 
+/* Count rows without a key, and keys without a row, of a keyed index; the detail names the first.
+ * No writer may be at work. */
+uint64_t pe_index_keys_faults(const peri_index *ix);
+
 /* Begin and end a write: ERR_FORKED, ERR_STATE (read-only). */
 peri_status pe_index_begin_write(peri_index *ix);
 void pe_index_end_write(peri_index *ix);

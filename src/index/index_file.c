@@ -402,9 +402,9 @@ static peri_status load(peri_index *ix, pe_segr *r, const meta *m, int map, int 
         pe_keys *keys = NULL;
         PE_TRY(pe_keys_open(&keys, &ix->host, &ix->epoch, r));
         atomic_store_explicit(&ix->keys, keys, memory_order_release);
-        if (pe_keys_count(keys) != pe_slots_live(&ix->slots))
-            return pe_fail(PERI_ERR_CORRUPT, "%s: %zu keys for %u rows", pe_segr_path(r),
-                           pe_keys_count(keys), pe_slots_live(&ix->slots));
+        if (pe_index_keys_faults(ix))
+            return pe_fail(PERI_ERR_CORRUPT, "%s: %zu keys do not name its %u rows one to one",
+                           pe_segr_path(r), pe_keys_count(keys), pe_slots_live(&ix->slots));
     }
     if (ix->kind->open)
         return ix->kind->open(ix, r, map, writable);

@@ -439,6 +439,9 @@ peri_status peri_index_maintain(peri_index *ix, const peri_task *task)
     peri_status status = PERI_OK;
     if (ix->kind->maintain)
         status = ix->kind->maintain(ix, &progress, workers);
+    pe_keys *keys = atomic_load_explicit(&ix->keys, memory_order_relaxed);
+    if (status == PERI_OK && keys)
+        status = pe_keys_compact(keys);
     pe_epoch_reclaim(&ix->epoch);
     if (status == PERI_OK && (ix->kind->caps & PERI_CAP_EFFORT))
         status = pe_index_calibrate(ix, &progress, workers);

@@ -3,6 +3,7 @@
  * undamaged file's and claims to be good. */
 #include "base/rng.h"
 #include "corrupt/corrupt.h"
+#include "corrupt/reseal.h"
 #include "faulty.h"
 #include "perigee/index.h"
 #include "scratch.h"
@@ -312,6 +313,40 @@ static void structure_holds_where_checksums_do_not_help(void **state)
     assert_int_equal(bad, 0);
 }
 
+/* The offset of a section of a whole file. */
+static uint64_t section_at(const blob *b, const char *tag)
+{
+    const unsigned char *entry = b->data + reseal_get(b->data + 88, 8);
+    for (uint64_t i = 0; i < reseal_get(b->data + 112, 4); i++, entry += 32)
+        if (memcmp(entry, tag, 4) == 0)
+            return reseal_get(entry + 8, 8);
+    fail_msg("no section %s", tag);
+    return 0;
+}
+
+static void a_key_of_a_row_that_is_not_there_is_refused(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < N_FILES; i++) {
+        const char *path = scratch("stray");
+        blob b = {malloc(files[i].file.size), files[i].file.size};
+        if (files[i].v.keyed) {
+            memcpy(b.data, files[i].file.data, b.size);
+            reseal_put(b.data + section_at(&b, "KEYS") + 16, 1u << 30, 8); /* the first key's id */
+            reseal(b.data, b.size);
+            blob_save(path, b.data, b.size);
+            for (unsigned way = 0; way < N_WAYS; way++) {
+                peri_index *ix;
+                assert_int_equal(peri_index_open(&ix, path, ways[way], NULL, NULL),
+                                 PERI_ERR_CORRUPT);
+                assert_non_null(strstr(peri_error_detail(), "one to one"));
+            }
+            unlink(path);
+        }
+        free(b.data);
+    }
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -336,6 +371,7 @@ int main(void)
         cmocka_unit_test(changed_bytes_never_give_a_wrong_answer),
         cmocka_unit_test(every_shorter_file_is_refused),
         cmocka_unit_test(structure_holds_where_checksums_do_not_help),
+        cmocka_unit_test(a_key_of_a_row_that_is_not_there_is_refused),
     };
     return cmocka_run_group_tests_name("corrupt: index", tests, setup, teardown);
 }
