@@ -81,7 +81,8 @@ PERI_API peri_status peri_index_open(peri_index **out, const char *path, uint32_
 
 /** Write the index to `path` by temporary file, fsync and rename: after a crash at any moment the
  *  path holds the former file or the new one, whole. Blocks writers, not readers.
- *  Errors: ERR_IO, ERR_NOMEM, ERR_CANCELLED. */
+ *  Errors: ERR_IO, ERR_NOMEM, ERR_CANCELLED, ERR_FORKED (in a child of fork, when a write was under
+ *  way at that moment). */
 PERI_API peri_status peri_index_save(const peri_index *ix, const char *path, const peri_task *task);
 
 /** NULL is fine. No other call may be running. */
@@ -221,7 +222,7 @@ PERI_API peri_status peri_index_ids(const peri_index *ix, uint64_t *ids, size_t 
                                     size_t *n);
 
 /** Full structural proof. *n_faults counts what is wrong; the detail names the first. Blocks
- *  writers. Errors: ERR_NOMEM, ERR_CANCELLED; faults themselves are not an error. */
+ *  writers. Errors: ERR_NOMEM, ERR_CANCELLED, ERR_FORKED as save; faults are not an error. */
 PERI_API peri_status peri_index_check(const peri_index *ix, const peri_task *task,
                                       uint64_t *n_faults);
 

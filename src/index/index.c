@@ -95,8 +95,18 @@ void peri_index_close(peri_index *ix)
 {
     if (!ix)
         return;
+    /* In a child of fork the memory of a write that was under way may be in any state: then only
+     * the mapping is given back. The same goes for readers that were inside. */
+    int forked = getpid() != ix->owner;
+    if (forked && pthread_mutex_trylock(&ix->write) != 0) {
+        pe_segr_close(ix->file);
+        return;
+    }
+    if (forked)
+        pthread_mutex_unlock(&ix->write);
     for (unsigned i = 0; i < PE_READERS; i++)
-        destroy_scratch(ix->epoch.readers[i].scratch);
+        if (!(forked && ix->epoch.readers[i].taken))
+            destroy_scratch(ix->epoch.readers[i].scratch);
     pe_epoch_destroy(&ix->epoch);
     if (ix->kind) {
         if (ix->kind->destroy)
@@ -136,6 +146,22 @@ void pe_index_end_write(peri_index *ix)
     pe_epoch_reclaim(&ix->epoch);
     pe_host_unlimit(&ix->host);
     pthread_mutex_unlock(&ix->write);
+}
+
+peri_status pe_index_lock(const peri_index *ix)
+{
+    pthread_mutex_t *write = &((peri_index *)(uintptr_t)ix)->write;
+    if (getpid() == ix->owner)
+        pthread_mutex_lock(write);
+    else if (pthread_mutex_trylock(write) != 0)
+        return pe_fail(PERI_ERR_FORKED, "a write was under way when process %d forked",
+                       (int)ix->owner);
+    return PERI_OK;
+}
+
+void pe_index_unlock(const peri_index *ix)
+{
+    pthread_mutex_unlock(&((peri_index *)(uintptr_t)ix)->write);
 }
 
 peri_status pe_index_enter(const peri_index *ix, pe_reader **place, pe_scratch **scratch)
@@ -304,14 +330,9 @@ peri_status peri_index_check(const peri_index *ix, const peri_task *task, uint64
         return pe_fail(PERI_ERR_ARG, "%s is NULL", ix ? "n_faults" : "index");
     pe_progress progress;
     PE_TRY(pe_progress_init(&progress, task));
-    /* Checking excludes writers, as a writer does; it changes nothing. */
-    peri_index *writable = (peri_index *)(uintptr_t)ix;
-    int forked = getpid() != ix->owner;
-    if (!forked)
-        pthread_mutex_lock(&writable->write);
-    if (!forked)
-        pe_epoch_reclaim(
-            &writable->epoch); /* what was replaced is hidden now, if no reader is in */
+    PE_TRY(pe_index_lock(ix));
+    /* What was replaced is hidden now, if no reader is in. */
+    pe_epoch_reclaim(&((peri_index *)(uintptr_t)ix)->epoch);
     uint64_t faults = pe_slots_check(&ix->slots);
     const pe_keys *keys = atomic_load_explicit(&ix->keys, memory_order_acquire);
     uint64_t key_faults = 0;
@@ -330,8 +351,7 @@ peri_status peri_index_check(const peri_index *ix, const peri_task *task, uint64
         if (status == PERI_OK)
             status = pe_progress_end(&progress);
     }
-    if (!forked)
-        pthread_mutex_unlock(&writable->write);
+    pe_index_unlock(ix);
     *n_faults = faults;
     return status;
 }

@@ -224,14 +224,9 @@ peri_status peri_index_save(const peri_index *ix, const char *path, const peri_t
     if (!ix || !path)
         return pe_fail(PERI_ERR_ARG, "%s is NULL", ix ? "path" : "index");
     PE_TRY(pe_progress_init(&progress, task));
-    peri_index *locked = (peri_index *)(uintptr_t)ix;
-    /* In a child of fork there is no writer to keep out, but perhaps a lock left taken. */
-    int forked = getpid() != ix->owner;
-    if (!forked)
-        pthread_mutex_lock(&locked->write);
-    peri_status status = save_locked(locked, path, &progress);
-    if (!forked)
-        pthread_mutex_unlock(&locked->write);
+    PE_TRY(pe_index_lock(ix));
+    peri_status status = save_locked((peri_index *)(uintptr_t)ix, path, &progress);
+    pe_index_unlock(ix);
     return status;
 }
 
