@@ -159,6 +159,8 @@ static inline model_query model_ask(const model *m, const float *row)
     a.norm = norm / scale;
     if (m->space.scalar == PERI_SCALAR_I8)
         a.blur = 0.5005 * spread(row, dim) / 255 / scale * sqrt(dim);
+    if (m->space.metric == PERI_METRIC_COSINE)
+        a.blur *= 2; /* its form is brought back to norm 1, which at most doubles the distance */
     return a;
 }
 
