@@ -145,8 +145,8 @@ uint64_t pe_index_keys_faults(const peri_index *ix);
 peri_status pe_index_begin_write(peri_index *ix);
 void pe_index_end_write(peri_index *ix);
 
-/* Keep writers out for a read of everything (save, check). In a child of fork there are none, but one
- * may have been at work: what it left half done is ERR_FORKED. */
+/* Keep writers out for a read of everything (save, check). In a child of fork there are none, but
+ * one may have been at work: what it left half done is ERR_FORKED. */
 peri_status pe_index_lock(const peri_index *ix);
 void pe_index_unlock(const peri_index *ix);
 
