@@ -1,6 +1,6 @@
 /* Real rows, exact answers and what part of them an index finds.
  *
- * The data is that of ../shared/data/vectors beside the repository, or of $PERIGEE_DATA/vectors;
+ * The data is that of ../shared/data/vectors beside the repository, or of $PERIGEE_DATA;
  * where it is absent the tests that want it say so and are skipped, and rows made up in clusters
  * serve. */
 #ifndef PE_RECALL_H
@@ -51,7 +51,7 @@ static inline int dataset_load(dataset *d, const char *name, size_t n_rows, size
 {
     char path[PATH_MAX / 2];
     const char *data = getenv("PERIGEE_DATA");
-    snprintf(path, sizeof path, "%s/vectors/%s.hdf5", data ? data : "../shared/data", name);
+    snprintf(path, sizeof path, "%s/%s.hdf5", data ? data : "../shared/data/vectors", name);
     FILE *f = fopen(path, "rb");
     if (!f) {
         print_message("no %s: set PERIGEE_DATA to where the data lies; skipped\n", path);
@@ -89,10 +89,10 @@ typedef struct truth {
     float *reach; /* of each, the distance of the AT-th */
 } truth;
 
-static inline truth truth_of(const dataset *d, const unsigned char *here)
+static inline truth truth_as_kept(const dataset *d, const unsigned char *here, uint16_t scalar)
 {
     truth t = {d->n_queries, malloc(d->n_queries * sizeof(float))};
-    peri_index *flat = make_index(KIND_FLAT, d->dim, d->metric, 0, NULL, NULL);
+    peri_index *flat = make_index(KIND_FLAT, d->dim, d->metric, scalar, NULL, NULL);
     peri_hit *hits = malloc(d->n_queries * AT * sizeof *hits);
     size_t *n_hits = malloc(d->n_queries * sizeof *n_hits);
     peri_query q = query_of(AT);
@@ -113,6 +113,11 @@ static inline truth truth_of(const dataset *d, const unsigned char *here)
     return t;
 }
 
+static inline truth truth_of(const dataset *d, const unsigned char *here)
+{
+    return truth_as_kept(d, here, PERI_SCALAR_F32);
+}
+
 static inline double row_distance(const dataset *d, const float *x, const float *y)
 {
     double dot = 0, d2 = 0, xx = 0, yy = 0;
@@ -127,18 +132,17 @@ static inline double row_distance(const dataset *d, const float *x, const float 
                                          : 1 - dot / sqrt(xx * yy);
 }
 
-/* Part of the AT nearest that searches of an effort find, or of a target where that is not 0. A hit
+/* Part of the AT nearest that searches of an effort find. A hit
  * counts when its row, as it was put, is as near as the AT-th of the truth, so that ties and the
  * rounding of what is kept do no harm. */
 static inline double recall_of(const peri_index *ix, const dataset *d, const truth *t,
-                               const unsigned char *here, uint32_t effort, float target)
+                               const unsigned char *here, uint32_t effort)
 {
     peri_hit *hits = malloc(d->n_queries * AT * sizeof *hits);
     size_t *n_hits = malloc(d->n_queries * sizeof *n_hits), found = 0;
     peri_query q = query_of(AT);
     peri_task task = threads_task(2);
     q.effort = effort;
-    q.target_recall = target;
     assert_ok(peri_index_search_many(ix, d->n_queries, d->queries, &q, &task, hits, n_hits));
     for (size_t i = 0; i < d->n_queries; i++) {
         assert_int_equal(n_hits[i], AT);

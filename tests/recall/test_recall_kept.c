@@ -24,7 +24,7 @@ static void check_kept(const dataset *d, const due *dues, size_t n, uint32_t eff
         assert_index_valid(ix);
         snprintf(what, sizeof what, "%s rows, codes %u", scalar_names[dues[i].scalar],
                  info_of(ix).codes);
-        assert_recall(what, recall_of(ix, d, &t, NULL, effort, 0), dues[i].recall);
+        assert_recall(what, recall_of(ix, d, &t, NULL, effort), dues[i].recall);
         peri_index_close(ix);
     }
     free(t.reach);
@@ -50,20 +50,6 @@ static void check_real(const char *name, size_t rows, uint32_t effort, const due
         skip();
     check_kept(&d, dues, N_FORMS, effort);
     dataset_free(&d);
-}
-
-static void sift_is_found_in_each_form(void **state)
-{
-    (void)state;
-    static const due dues[N_FORMS] = FORMS(0.98, 0.98, 0.98, 0.98, 0.98, 0.98, 0.98);
-    check_real("sift250k-128-euclidean", 6000, 64, dues);
-}
-
-static void mnist_is_found_in_each_form(void **state)
-{
-    (void)state;
-    static const due dues[N_FORMS] = FORMS(0.99, 0.99, 0.99, 0.99, 0.99, 0.99, 0.99);
-    check_real("mnist-784-euclidean", 3000, 64, dues);
 }
 
 static void lsa_is_found_in_each_form(void **state)
@@ -176,8 +162,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(made_up_rows_are_found_in_each_form),
-        cmocka_unit_test(sift_is_found_in_each_form),
-        cmocka_unit_test(mnist_is_found_in_each_form),
         cmocka_unit_test(lsa_is_found_in_each_form),
         cmocka_unit_test(w2v_is_found_in_each_form),
         cmocka_unit_test(what_one_thread_builds_it_builds_again_bit_for_bit),

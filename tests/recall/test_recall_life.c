@@ -16,7 +16,7 @@ static void check_stage(const peri_index *ix, const stage *s, const char *what, 
     const dataset *d = s->d;
     truth t = truth_of(d, s->here);
     assert_index_valid(ix);
-    assert_recall(what, recall_of(ix, d, &t, s->here, s->effort, 0), least);
+    assert_recall(what, recall_of(ix, d, &t, s->here, s->effort), least);
     free(t.reach);
 }
 
@@ -43,7 +43,7 @@ static peri_index *fresh_of(const stage *s, uint32_t threads)
 static double recall_now(const peri_index *ix, const stage *s)
 {
     truth t = truth_of(s->d, s->here);
-    double recall = recall_of(ix, s->d, &t, s->here, s->effort, 0);
+    double recall = recall_of(ix, s->d, &t, s->here, s->effort);
     free(t.reach);
     return recall;
 }
@@ -75,14 +75,14 @@ static void check_copies(const peri_index *ix, const stage *s)
     const char *path = scratch("life.peri");
     const dataset *d = s->d;
     truth t = truth_of(d, s->here);
-    double before = recall_of(ix, d, &t, s->here, s->effort, 0);
+    double before = recall_of(ix, d, &t, s->here, s->effort);
     assert_ok(peri_index_save(ix, path, NULL));
     for (uint32_t flags = 0; flags < 4; flags++) {
         peri_index *copy;
         assert_ok(peri_index_open(&copy, path, flags, NULL, NULL));
         assert_index_valid(copy);
         assert_recall(flags & PERI_OPEN_MAP ? "saved and mapped" : "saved and opened",
-                      recall_of(copy, d, &t, s->here, s->effort, 0), before - 0.002);
+                      recall_of(copy, d, &t, s->here, s->effort), before - 0.002);
         peri_index_close(copy);
     }
     free(t.reach);
