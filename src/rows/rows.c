@@ -179,14 +179,22 @@ static void lvq_stats_of(const int8_t *codes, uint32_t dim, float lo, float step
     *code_sum = (float)sum;
 }
 
-static void lvq_encode(const pe_rows *r, const float *x, int8_t *codes, lvq_stats *s,
-                       float *code_sum)
+/* Returns by what the form was divided: its norm under cosine, else 1. */
+static float lvq_encode(const pe_rows *r, const float *x, int8_t *codes, lvq_stats *s,
+                        float *code_sum)
 {
     float lo, step;
     uint32_t clipped, inexact;
     lvq_fit(r, x, &lo, &step);
     r->kernels->encode_i8(x, r->space.dim, lo, step, codes, &clipped, &inexact);
     lvq_stats_of(codes, r->space.dim, lo, step, s, code_sum);
+    if (r->space.metric != PERI_METRIC_COSINE || !(s->norm2 > 0))
+        return 1;
+    /* A direction has norm 1, and so has its 8-bit form: among near neighbours what rounding does
+     * to the norm is most of its error (recall@10 on w2v-imdb-100: 0.96 instead of 0.91). */
+    float length = sqrtf(s->norm2);
+    *s = (lvq_stats){s->step / length, s->mid / length, s->sum / length, 1};
+    return length;
 }
 
 static void set_code(const pe_rows *r, pe_codes *c, uint32_t slot, const float *x)
@@ -214,7 +222,6 @@ void pe_rows_set(pe_rows *r, uint32_t slot, const float *row, float norm, float 
     unsigned char *at = pe_array_at(&r->rows, slot);
     if (r->space.metric == PERI_METRIC_COSINE) {
         normalise(row, dim, norm, scratch);
-        memcpy(pe_array_at(&r->norms, slot), &norm, sizeof norm);
         row = scratch;
     }
     switch (r->elem) {
@@ -227,7 +234,8 @@ void pe_rows_set(pe_rows *r, uint32_t slot, const float *row, float norm, float 
     case PE_ELEM_I8: {
         lvq_stats s;
         float code_sum;
-        lvq_encode(r, row, (int8_t *)at, &s, &code_sum);
+        norm *=
+            lvq_encode(r, row, (int8_t *)at, &s, &code_sum); /* get gives back what was rounded */
         memset(at + dim, 0, lvq_stats_at(dim) - dim);
         memcpy(at + lvq_stats_at(dim), &s, sizeof s);
         break;
@@ -235,6 +243,8 @@ void pe_rows_set(pe_rows *r, uint32_t slot, const float *row, float norm, float 
     default:
         memcpy(at, row, (size_t)dim * sizeof *row);
     }
+    if (r->space.metric == PERI_METRIC_COSINE)
+        memcpy(pe_array_at(&r->norms, slot), &norm, sizeof norm);
     pe_codes *codes = atomic_load_explicit(&r->codes, memory_order_relaxed);
     if (codes)
         set_code(r, codes, slot, row);

@@ -113,8 +113,9 @@ static inline void model_put(model *m, const peri_index *ix, size_t name, uint64
     double norm = 1, sum = 0;
     assert_ok(peri_index_get(ix, id, got));
     assert_rounded(m, row, got);
+    /* The 8-bit form of a direction is brought back to norm 1. */
     if (m->space.metric == PERI_METRIC_COSINE)
-        norm = model_norm(row, dim);
+        norm = model_norm(m->space.scalar == PERI_SCALAR_I8 ? got : row, dim);
     for (uint32_t i = 0; i < dim; i++) {
         double v = got[i] / norm;
         m->kept[name * dim + i] = v;
@@ -159,6 +160,8 @@ static inline model_query model_ask(const model *m, const float *row)
     a.norm = norm / scale;
     if (m->space.scalar == PERI_SCALAR_I8)
         a.blur = 0.5005 * spread(row, dim) / 255 / scale * sqrt(dim);
+    if (m->space.metric == PERI_METRIC_COSINE)
+        a.blur *= 2; /* its form is brought back to norm 1, which at most doubles the distance */
     return a;
 }
 
