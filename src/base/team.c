@@ -88,6 +88,8 @@ void pe_progress_phase(pe_progress *p, const char *phase, uint64_t total)
 static void report(pe_progress *p)
 {
     uint64_t done = atomic_load_explicit(&p->done, memory_order_relaxed);
+    if (done > p->total)
+        done = p->total;
     if (p->task->progress(p->task->progress_ctx, p->phase, done, p->total))
         atomic_store_explicit(&p->cancelled, 1, memory_order_relaxed);
 }
@@ -107,6 +109,8 @@ int pe_progress_add(pe_progress *p, unsigned worker, uint64_t n)
 
 peri_status pe_progress_end(pe_progress *p)
 {
+    if (!atomic_load_explicit(&p->cancelled, memory_order_relaxed))
+        atomic_store_explicit(&p->done, p->total, memory_order_relaxed);
     if (p->task && p->task->progress)
         report(p);
     if (atomic_load_explicit(&p->cancelled, memory_order_relaxed))
