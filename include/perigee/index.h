@@ -197,7 +197,7 @@ typedef struct peri_index_info {
     peri_space space;
     uint32_t keyed;        /* 1 = ids come from string keys */
     uint32_t codes;        /* PERI_CODES_* in effect */
-    uint32_t calibrated;   /* 1 = target_recall can be asked for */
+    uint32_t calibrated;   /* 1 = the curve of target_recall was measured */
     uint32_t links;        /* graph kinds: links per node at the dense layer */
     uint64_t rows;         /* live */
     uint64_t deleted;      /* removed, space not yet given back */
