@@ -13,8 +13,8 @@
 enum {
     ROWS_BLOCK = 256,
     QUERY_BLOCK = 64,
-    EXTRA = 12,              /* candidates beyond k */
-    LEAST_WORK = 128 * 1024, /* queries x dimensions below which the plain scan wins */
+    EXTRA = 12,         /* candidates beyond k */
+    LEAST_QUERIES = 16, /* fewer do not fill the tiles */
     MOST_K = 256,
 };
 
@@ -226,7 +226,7 @@ peri_status pe_flat_search_many(const peri_index *ix, size_t n, const float *row
                                 size_t *n_hits)
 {
     if (ix->rows.elem != PE_ELEM_F32 || q->allow || q->filter || q->has_max_distance ||
-        q->k > MOST_K || n * ix->space.dim < LEAST_WORK)
+        q->k > MOST_K || n < LEAST_QUERIES)
         return PERI_ERR_UNSUPPORTED;
     tiles t = {.ix = ix, .n = n, .rows = rows, .q = q, .hits = hits, .n_hits = n_hits};
     PE_TRY(pe_progress_init(&t.progress, task));
