@@ -34,6 +34,13 @@ typedef struct peri_index peri_index;
  *  wider than 8 bits. */
 enum { PERI_CODES_AUTO = 0, PERI_CODES_NONE = 1, PERI_CODES_8BIT = 2 };
 
+/** How a graph takes in many rows at once. BULK: rows are carved into overlapping cells, near pairs
+ *  found by matrix products and pruned for diversity (after PiPNN, arXiv 2602.21247); several times
+ *  faster than SEARCH, which inserts row by row. BULK serves the first 2,048 rows or more that an
+ *  empty index gets in one call; what comes later, fewer rows, and the metric IP go by SEARCH. AUTO
+ *  is BULK. */
+enum { PERI_BUILD_AUTO = 0, PERI_BUILD_SEARCH = 1, PERI_BUILD_BULK = 2 };
+
 enum { PERI_MAX_KEY_SIZE = 65535 };
 
 /** Hierarchical navigable small world graph (Malkov and Yashunin, TPAMI 2020). */
@@ -46,8 +53,8 @@ typedef struct peri_hnsw_config {
     uint16_t codes;           /* PERI_CODES_* */
     uint16_t reserved;
     float alpha; /* diversity of links, 1 = strictest pruning; 0 = 1.0 to 1.2 by metric, 0.5..2 */
-    uint32_t reserved2;
-    uint64_t seed; /* 0 = the fixed default; one-thread builds repeat bit for bit */
+    uint32_t build; /* PERI_BUILD_* */
+    uint64_t seed;  /* 0 = the fixed default; one-thread builds repeat bit for bit */
 } peri_hnsw_config;
 
 static inline void peri_hnsw_config_init(peri_hnsw_config *c)

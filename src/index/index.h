@@ -76,6 +76,9 @@ typedef struct pe_kind {
     peri_status (*reserve)(peri_index *ix, size_t slots, size_t rows, int exact, unsigned workers);
     /* Called before rows are stored, with the batch about to come: the place to train. */
     peri_status (*before)(peri_index *ix, const float *rows, size_t n, pe_progress *progress);
+    /* Whether insert wants a batch of n rows in one call: n, or 0 to have it by parts, so that its
+     * rows are found while the rest goes in. */
+    size_t (*at_once)(const peri_index *ix, size_t n);
     /* Link the rows in these slots; on cancellation *done tells the prefix that is in. NULL: all
      * are in. */
     peri_status (*insert)(peri_index *ix, const uint32_t *slots, size_t n, pe_progress *progress,

@@ -22,6 +22,7 @@ typedef struct put {
     unsigned workers;
     float *norms;
     uint32_t *slots;
+    size_t part; /* room of slots */
     float *scratch;
     uint64_t *key_ids;
     pe_keys *key_set;   /* of a keyed put */
@@ -160,6 +161,9 @@ static peri_status put_all(put *p, size_t *done)
 {
     peri_index *ix = p->ix;
     size_t part = p->n < PART ? p->n : PART;
+    if (ix->kind->at_once && ix->kind->at_once(ix, p->n))
+        part = p->n;
+    p->part = part;
     int bulk = p->n > 1;
     if (ix->kind->before)
         PE_TRY(ix->kind->before(ix, p->rows, p->n, &p->progress));
@@ -248,9 +252,8 @@ static peri_status prepare_keys(put *p)
 static void free_put(put *p)
 {
     pe_host *host = &p->ix->host;
-    size_t part = p->n < PART ? p->n : PART;
     pe_free(host, p->norms, p->n * sizeof *p->norms);
-    pe_free(host, p->slots, part * sizeof *p->slots);
+    pe_free(host, p->slots, p->part * sizeof *p->slots);
     pe_free(host, p->scratch, p->ix->space.dim * sizeof *p->scratch);
     pe_free(host, p->key_ids, p->n * sizeof *p->key_ids);
     pe_keys_destroy(p->fresh_set);

@@ -335,6 +335,7 @@ void pe_rows_prepare(const pe_rows *r, const float *query, float norm, void *scr
         normalise(query, dim, norm, x);
     else
         memcpy(x, query, (size_t)dim * sizeof *x);
+    out->x = x;
     out->row.q = x;
     if (r->elem == PE_ELEM_I8) {
         lvq_stats s;
