@@ -6,17 +6,22 @@ enum { PROJECT_BLOCK = 256 };
 
 static peri_status make_room(pe_bulk_run *r, pe_bulk_room *room)
 {
-    size_t x = pe_round_up((size_t)r->most * r->dim * sizeof(float), 64);
-    size_t block = pe_round_up((size_t)PE_BULK_BLOCK * r->dim * sizeof(float), 64);
-    size_t dots = (size_t)PE_BULK_BLOCK * r->most * sizeof(float);
-    room->bytes = x + block + dots + r->most * sizeof(float);
-    unsigned char *p = pe_alloc(r->host, room->bytes);
+    size_t most = r->most, near = most * r->b->near;
+    size_t x = pe_round_up(most * r->dim, 16),
+           block = pe_round_up(PE_BULK_BLOCK * (size_t)r->dim, 16);
+    size_t dots = PE_BULK_BLOCK * most;
+    room->bytes = (x + block + dots + 2 * most + 2 * near + most + 16) * sizeof(float);
+    float *p = pe_alloc(r->host, room->bytes);
     if (!p)
         return PERI_ERR_NOMEM;
-    room->x = (float *)(void *)p;
-    room->block = (float *)(void *)(p + x);
-    room->dots = (float *)(void *)(p + x + block);
-    room->norms = (float *)(void *)(p + x + block + dots);
+    room->x = p;
+    room->block = room->x + x;
+    room->dots = room->block + block;
+    room->norms = room->dots + dots;
+    room->bounds = room->norms + most;
+    room->near = room->bounds + most;
+    room->at = (uint32_t *)(void *)(room->near + near);
+    room->below = room->at + near;
     return PERI_OK;
 }
 

@@ -41,10 +41,14 @@ peri_status pe_bulk_build(const pe_bulk *b, pe_progress *progress, unsigned work
 
 /* What one worker needs: a cell's rows and a block of their products. */
 typedef struct pe_bulk_room {
-    float *x;     /* cell or leaders x dim */
-    float *norms; /* squared, of these */
-    float *block; /* PE_BULK_BLOCK x dim: rows being assigned */
-    float *dots;  /* PE_BULK_BLOCK x the larger of cell and leaders */
+    float *x;        /* cell or leaders x dim */
+    float *norms;    /* squared, of these */
+    float *bounds;   /* distance of each row's farthest candidate in the cell */
+    float *near;     /* cell x near: its candidates' distances, rising */
+    uint32_t *at;    /* and their places in the cell */
+    uint32_t *below; /* what one row's distances are looked through for */
+    float *block;    /* PE_BULK_BLOCK x dim: rows being assigned */
+    float *dots;     /* PE_BULK_BLOCK x the larger of cell and leaders */
     size_t bytes;
 } pe_bulk_room;
 enum { PE_BULK_BLOCK = 64 };

@@ -3,8 +3,6 @@
 
 #include <math.h>
 
-enum { MOST_NEAR = 64, LANES = 16 };
-
 /* Bit b: does `to` lie on the far side of `from` along hyperplane b? */
 static inline uint16_t direction(const float *from, const float *to)
 {
@@ -24,68 +22,76 @@ static void offer(pe_bulk_run *r, uint32_t to, uint32_t from, float distance)
     pe_unlock(&r->locks, to);
 }
 
-/* The `k` smallest keys of n, sorted; n is padded to LANES with infinities. Most lanes hold nothing
- * near, which one comparison of their minimum tells. */
-static size_t nearest(const float *keys, size_t n, size_t k, float *near, uint32_t *at)
+/* Row `self` of the cell met `other`: is it among its nearest so far? */
+static void meet(pe_bulk_room *room, size_t k, size_t self, size_t other, float distance)
 {
-    size_t have = 0;
-    float bound = INFINITY;
-    for (size_t i = 0; i < n; i += LANES) {
-        float least = keys[i];
-        for (size_t j = 1; j < LANES; j++)
-            least = keys[i + j] < least ? keys[i + j] : least;
-        if (!(least < bound))
-            continue;
-        for (size_t j = i; j < i + LANES; j++) {
-            if (!(keys[j] < bound))
-                continue;
-            size_t to = have < k ? have++ : k - 1;
-            for (; to > 0 && near[to - 1] > keys[j]; to--) {
-                near[to] = near[to - 1];
-                at[to] = at[to - 1];
-            }
-            near[to] = keys[j];
-            at[to] = (uint32_t)j;
-            bound = have == k ? near[k - 1] : INFINITY;
-        }
+    float *near = room->near + self * k;
+    uint32_t *at = room->at + self * k;
+    size_t to = k - 1;
+    if (!(distance < near[to]))
+        return;
+    for (; to > 0 && near[to - 1] > distance; to--) {
+        near[to] = near[to - 1];
+        at[to] = at[to - 1];
     }
-    return have;
+    near[to] = distance;
+    at[to] = (uint32_t)other;
+    room->bounds[self] = near[k - 1];
 }
 
-static void offer_row(pe_bulk_run *r, const uint32_t *rows, size_t m, size_t self, float *keys,
-                      const float *norms)
+/* Each pair once: the products of a block of rows with all rows behind them. */
+static void meet_all(pe_bulk_run *r, pe_bulk_room *room, size_t m)
 {
-    float near[MOST_NEAR];
-    uint32_t at[MOST_NEAR];
-    size_t padded = (m + LANES - 1) / LANES * LANES;
-    for (size_t j = 0; j < m; j++)
-        keys[j] = norms[j] + 2 * keys[j]; /* the tile gives minus the product */
-    for (size_t j = m; j < padded; j++)
-        keys[j] = INFINITY;
-    keys[self] = INFINITY;
-    size_t n = nearest(keys, padded, r->b->near, near, at);
-    for (size_t i = 0; i < n; i++) {
-        float distance = near[i] + norms[self];
-        distance = distance > 0 ? distance : 0;
-        offer(r, rows[self], rows[at[i]], distance);
-        offer(r, rows[at[i]], rows[self], distance);
+    const pe_kernels *kernels = r->b->rows->kernels;
+    const size_t k = r->b->near, dim = r->dim, ld = r->most;
+    for (size_t i = 0; i < m * k; i++)
+        room->near[i] = INFINITY;
+    for (size_t i = 0; i < m; i++)
+        room->bounds[i] = INFINITY;
+    for (size_t first = 0; first < m && !pe_bulk_stop(r); first += PE_BULK_BLOCK) {
+        size_t n = m - first < PE_BULK_BLOCK ? m - first : PE_BULK_BLOCK;
+        kernels->tile_dot_f32(room->x + first * dim, dim, n, room->x + first * dim, dim, m - first,
+                              r->dim, room->dots, ld);
+        for (size_t i = first; i < first + n; i++) {
+            size_t next = i + 1, rest = m - next;
+            float *x = room->dots + (i - first) * ld + (next - first);
+            size_t found = kernels->near_f32(x, room->norms + next, room->norms[i], room->bounds[i],
+                                             room->bounds + next, rest, room->below);
+            for (size_t j = 0; j < found; j++) {
+                size_t other = next + room->below[j];
+                float distance = x[room->below[j]];
+                meet(room, k, i, other, distance);
+                meet(room, k, other, i, distance);
+            }
+        }
     }
+}
+
+/* What each row found goes both ways; a pair that found each other goes once. */
+static void offer_all(pe_bulk_run *r, const pe_bulk_room *room, const uint32_t *rows, size_t m)
+{
+    const size_t k = r->b->near;
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < k && room->near[i * k + j] < INFINITY; j++) {
+            size_t other = room->at[i * k + j];
+            float distance = room->near[i * k + j];
+            if (other < i && distance < room->bounds[other])
+                continue;
+            offer(r, rows[i], rows[other], distance);
+            offer(r, rows[other], rows[i], distance);
+        }
 }
 
 void pe_bulk_leaf(pe_bulk_run *r, pe_bulk_room *room, const uint32_t *rows, size_t m)
 {
     const pe_kernels *k = r->b->rows->kernels;
     const uint32_t dim = r->dim;
-    const size_t ld = r->most;
     for (size_t i = 0; i < m; i++) {
         float *x = room->x + i * dim;
         pe_bulk_row(r->b, rows[i], x);
         room->norms[i] = -k->dist[PE_OP_DOT][PE_ELEM_F32].one(x, x, dim);
     }
-    for (size_t i = 0; i < m && !pe_bulk_stop(r); i += PE_BULK_BLOCK) {
-        size_t n = m - i < PE_BULK_BLOCK ? m - i : PE_BULK_BLOCK;
-        k->tile_dot_f32(room->x + i * dim, dim, n, room->x, dim, m, dim, room->dots, ld);
-        for (size_t j = 0; j < n; j++)
-            offer_row(r, rows, m, i + j, room->dots + j * ld, room->norms);
-    }
+    meet_all(r, room, m);
+    if (!pe_bulk_stop(r))
+        offer_all(r, room, rows, m);
 }

@@ -56,12 +56,13 @@ void pe_reservoir_offer(pe_reservoirs *r, size_t row, uint32_t id, uint16_t hash
     uint32_t *ids = (uint32_t *)(void *)(block + sizeof *h);
     uint16_t *far = (uint16_t *)(void *)(ids + r->room), *hashes = far + r->room;
     uint16_t d = cut(distance);
-    size_t at = r->room;
+    uint16_t found = 0;
     if (h->n == r->room && d > h->farthest)
         return;
     for (size_t i = 0; i < h->n; i++) /* no way out of the middle: this runs as vectors */
-        at = hashes[i] == hash ? i : at;
-    if (at < r->room) {
+        found = (uint16_t)(found | (hashes[i] == hash ? i + 1 : 0));
+    size_t at = (size_t)found - 1;
+    if (found) {
         if (d > far[at] || (d == far[at] && id >= ids[at]))
             return;
     } else if (h->n < r->room) {

@@ -86,6 +86,14 @@ typedef struct pe_kernels {
     void (*tile_dot_f32)(const float *q, size_t q_stride, size_t nq, const float *rows,
                          size_t r_stride, size_t nr, uint32_t dim, float *out, size_t ld);
 
+    /* The squared distances of one row to n others from their products, as tile_dot_f32 gives them,
+     * and which of them matter:
+     *     x[j] = max(norm + norms[j] + 2 * x[j], 0)
+     * in place; the j with x[j] < bound or x[j] < bounds[j] go to out (room for n + 16), ascending;
+     * returns how many. The same bits at every level. */
+    size_t (*near_f32)(float *x, const float *norms, float norm, float bound, const float *bounds,
+                       size_t n, uint32_t *out);
+
     /* Fast-scan (Andre et al., VLDB 2015): 32 rows of 4-bit symbols against tables of 16 bytes that
      * lie in registers. A group of codes is 16 bytes: byte j holds the symbol of row j in its low
      * half and that of row 16 + j in its high half. A group of luts is the 16 bytes that its

@@ -340,6 +340,19 @@ static int scan_f32(const float *x, size_t n, float *min, float *max)
     return bad != 0;
 }
 
+static size_t near_f32(float *x, const float *norms, float norm, float bound, const float *bounds,
+                       size_t n, uint32_t *out)
+{
+    size_t found = 0;
+    for (size_t j = 0; j < n; j++) {
+        const float d = norm + norms[j] + 2 * x[j];
+        x[j] = d > 0 ? d : 0;
+        out[found] = (uint32_t)j;
+        found += (x[j] < bound) | (x[j] < bounds[j]);
+    }
+    return found;
+}
+
 /* Fast-scan. */
 
 #define PV 4
@@ -385,5 +398,6 @@ void pe_kernels_fill_c(pe_kernels *k)
     k->encode_i8 = encode_i8;
     k->decode_i8 = decode_i8;
     k->scan_f32 = scan_f32;
+    k->near_f32 = near_f32;
     k->level = "c";
 }

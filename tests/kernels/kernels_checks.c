@@ -725,6 +725,40 @@ static void scans(const pe_kernels *k)
 
 /* Fast-scan. */
 
+static void near_rows(const pe_kernels *k)
+{
+    enum { MOST = 70 };
+    float x[MOST], had[MOST], norms[MOST], bounds[MOST];
+    uint32_t out[MOST + 16];
+    random_state = 5;
+    for (size_t n = 0; n <= MOST; n++)
+        for (int round = 0; round < 4; round++) {
+            arena a = arena_new(n * sizeof *x + 1);
+            float *at = (float *)(void *)(a.end - n * sizeof *x);
+            for (size_t j = 0; j < n; j++) {
+                at[j] = had[j] = (float)uniform() * 2 - 1;
+                norms[j] = (float)uniform();
+                bounds[j] = round == 3 ? INFINITY : (float)uniform() * (float)round;
+            }
+            const float norm = 0.5f, bound = round == 2 ? 3.0f : 0.1f;
+            size_t found = k->near_f32(at, norms, norm, bound, bounds, n, out), want = 0;
+            for (size_t j = 0; j < n; j++) {
+                volatile float sum = norm + norms[j], d = sum + 2 * had[j];
+                x[j] = d > 0 ? d : 0;
+                if (!same_bits(at[j], x[j]))
+                    fail("near_f32 of %zu, %zu: %g, not %g", n, j, (double)at[j], (double)x[j]);
+                if (!(x[j] < bound || x[j] < bounds[j]))
+                    continue;
+                if (want >= found || out[want] != j)
+                    fail("near_f32 of %zu leaves out %zu", n, j);
+                want++;
+            }
+            if (found != want)
+                fail("near_f32 of %zu finds %zu, not %zu", n, found, want);
+            arena_free(&a);
+        }
+}
+
 static void check_scan(const pe_kernels *k, const uint8_t *codes, const uint8_t *luts,
                        size_t groups)
 {
@@ -888,6 +922,7 @@ static void rotations(const pe_kernels *k)
 
 const kernels_check KERNELS_CHECKS[] = {
     {"fast-scans are exact and their bounds those of C", fast_scans},
+    {"near_f32 finds what is near", near_rows},
     {"tables are within half a step", tables},
     {"rotations keep norms and are those of C", rotations},
     {"f32 distances are within their bound", f32_distances},

@@ -431,6 +431,27 @@ static int scan_f32(const float *x, size_t n, float *min, float *max)
     return !_mm256_testz_si256(bad, bad);
 }
 
+static size_t near_f32(float *x, const float *norms, float norm, float bound, const float *bounds,
+                       size_t n, uint32_t *out)
+{
+    const __m256 own = _mm256_set1_ps(norm), least = _mm256_set1_ps(bound);
+    size_t found = 0;
+    for (size_t j = 0; j < n; j += 8) {
+        const __m256i lanes = low_lanes(n - j < 8 ? n - j : 8);
+        const __m256 dot = _mm256_maskload_ps(x + j, lanes);
+        const __m256 sum = _mm256_add_ps(own, _mm256_maskload_ps(norms + j, lanes));
+        const __m256 d =
+            _mm256_max_ps(_mm256_add_ps(sum, _mm256_add_ps(dot, dot)), _mm256_setzero_ps());
+        _mm256_maskstore_ps(x + j, lanes, d);
+        const __m256 theirs = _mm256_max_ps(least, _mm256_maskload_ps(bounds + j, lanes));
+        const __m256 in =
+            _mm256_and_ps(_mm256_cmp_ps(d, theirs, _CMP_LT_OQ), _mm256_castsi256_ps(lanes));
+        for (unsigned bits = (unsigned)_mm256_movemask_ps(in); bits; bits &= bits - 1)
+            out[found++] = (uint32_t)j + (uint32_t)__builtin_ctz(bits);
+    }
+    return found;
+}
+
 /* Fast-scan: two groups an instruction; see kernels_avx512.c for how bytes are summed. */
 
 PE_INLINE void unmix(__m256i mixed, __m256i odd, __m256i total[2])
@@ -500,5 +521,6 @@ void pe_kernels_fill_avx2(pe_kernels *k)
     k->encode_i8 = encode_i8;
     k->decode_i8 = decode_i8;
     k->scan_f32 = scan_f32;
+    k->near_f32 = near_f32;
     k->level = "avx2";
 }

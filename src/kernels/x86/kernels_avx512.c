@@ -323,6 +323,32 @@ static int scan_f32(const float *x, size_t n, float *min, float *max)
     return bad != 0;
 }
 
+static size_t near_f32(float *x, const float *norms, float norm, float bound, const float *bounds,
+                       size_t n, uint32_t *out)
+{
+    const __m512 own = _mm512_set1_ps(norm), least = _mm512_set1_ps(bound);
+    const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    size_t found = 0;
+    for (size_t j = 0; j < n; j += 16) {
+        const __mmask16 m = n - j < 16 ? low16(n - j) : 0xffff;
+        const __m512 dot = _mm512_maskz_loadu_ps(m, x + j);
+        const __m512 sum = _mm512_add_ps(own, _mm512_maskz_loadu_ps(m, norms + j));
+        const __m512 d =
+            _mm512_max_ps(_mm512_add_ps(sum, _mm512_add_ps(dot, dot)), _mm512_setzero_ps());
+        _mm512_mask_storeu_ps(x + j, m, d);
+        const __m512 theirs = _mm512_max_ps(least, _mm512_maskz_loadu_ps(m, bounds + j));
+        const __mmask16 in = _mm512_mask_cmp_ps_mask(m, d, theirs, _CMP_LT_OQ);
+        if (!in)
+            continue;
+        /* To memory by way of a register: compressing stores are slow on some CPUs. */
+        _mm512_storeu_si512(
+            out + found,
+            _mm512_maskz_compress_epi32(in, _mm512_add_epi32(lanes, _mm512_set1_epi32((int)j))));
+        found += (size_t)__builtin_popcount(in);
+    }
+    return found;
+}
+
 /* Fast-scan: four groups an instruction. Bytes are summed as 16-bit lanes without being spread
  * out: one sum takes odd bytes alone, the other even bytes plus 256 times the odd ones, which are
  * taken off at the end. */
@@ -395,5 +421,6 @@ void pe_kernels_fill_avx512(pe_kernels *k)
     k->encode_i8 = encode_i8;
     k->decode_i8 = decode_i8;
     k->scan_f32 = scan_f32;
+    k->near_f32 = near_f32;
     k->level = "avx512";
 }
