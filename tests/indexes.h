@@ -47,10 +47,28 @@ static inline void expect_valid(const peri_index *ix, const char *file, int line
 
 /* ---- making ---- */
 
-enum { KIND_FLAT, KIND_HNSW, KINDS };
+enum { KIND_FLAT, KIND_HNSW, KIND_CASCADE, KINDS };
 
 static const char *const metric_names[] = {"", "l2", "ip", "cosine"};
 static const char *const scalar_names[] = {"", "f32", "f16", "bf16", "i8"};
+
+/* What an hnsw config says, as far as it goes for cascade. */
+static inline peri_cascade_config as_cascade(const peri_hnsw_config *from)
+{
+    peri_cascade_config c;
+    peri_cascade_config_init(&c);
+    c.num_hyperplanes = 8;
+    c.bucket_capacity = 16; /* so that few rows make a tree */
+    if (from) {
+        c.degree = from->m_max ? from->m_max : 2 * from->m;
+        c.ef_construction = from->ef_construction;
+        c.ef_search = from->ef_search;
+        c.codes = from->codes;
+        c.alpha = from->alpha;
+        c.seed = from->seed;
+    }
+    return c;
+}
 
 static inline peri_index *make_index(int kind, uint32_t dim, uint16_t metric, uint16_t scalar,
                                      const peri_hnsw_config *config, const peri_env *env)
@@ -59,10 +77,13 @@ static inline peri_index *make_index(int kind, uint32_t dim, uint16_t metric, ui
     peri_space space;
     peri_space_init(&space, dim, metric);
     space.scalar = scalar;
+    peri_cascade_config cascade = as_cascade(config);
     if (kind == KIND_FLAT)
         assert_ok(peri_flat_create(&ix, &space, env));
-    else
+    else if (kind == KIND_HNSW)
         assert_ok(peri_hnsw_create(&ix, &space, config, env));
+    else
+        assert_ok(peri_cascade_create(&ix, &space, &cascade, env));
     assert_non_null(ix);
     return ix;
 }

@@ -1,6 +1,6 @@
 /** @file index.h
  *  Dense vector indexes: `uint64_t` ids (or string keys) to vectors of one dimension under one
- *  metric, behind one set of verbs. Kinds: `flat` (exact) and `hnsw` (graph).
+ *  metric, behind one set of verbs. Kinds: `flat` (exact), `hnsw` and `cascade` (graphs).
  *
  *  Threads: a function that takes `const peri_index *` is a read; any number may run at once, also
  *  while one thread writes. Writes are serialised inside the handle. close must be the last use.
@@ -63,6 +63,41 @@ static inline void peri_hnsw_config_init(peri_hnsw_config *c)
     c->struct_size = (uint32_t)sizeof *c;
 }
 
+/** Cascade: hyperplane LSH, a tree of buckets, a sparse graph. Rows are built in bulk into a graph
+ *  of one layer; an LSH forest gives searches their entry points. Faster to build than hnsw, and as
+ *  good where a search's effort follows from the preset's recall.
+ *
+ *  Presets aim at recall@10: LARGE and SMALL 0.95, HIGH_RECALL 0.99, FAST_SEARCH 0.90; SMALL takes
+ *  less memory. The effort that this needs is measured on the index's own rows, at the end of a
+ *  build in bulk and by peri_index_maintain; before either a fixed one serves. */
+enum {
+    PERI_CASCADE_LARGE = 0,
+    PERI_CASCADE_SMALL = 1,
+    PERI_CASCADE_HIGH_RECALL = 2,
+    PERI_CASCADE_FAST_SEARCH = 3
+};
+typedef struct peri_cascade_config {
+    uint32_t struct_size;
+    uint32_t preset;          /* PERI_CASCADE_* */
+    uint32_t num_hyperplanes; /* bits of a row's hash; 0 = 16, 1..32 */
+    uint32_t bucket_capacity; /* rows of a bucket before it splits; 0 = 128, 8..4096 */
+    uint32_t nprobe;          /* buckets that a search takes entry points from; 0 = 8, 1..64 */
+    uint32_t degree;          /* links per node; 0 = 32 (SMALL: 24), 2..512 */
+    uint32_t ef_construction; /* candidates kept while inserting row by row; 0 = 200, 8..4096 */
+    uint32_t ef_search;       /* default effort; 0 = from the recall aimed at, 1..1,048,576 */
+    float target_recall;      /* recall aimed at; 0 = the preset's, 0.5..0.999 */
+    float alpha;              /* diversity of links, as peri_hnsw_config's */
+    uint16_t codes;           /* PERI_CODES_* */
+    uint16_t reserved[3];
+    uint64_t seed; /* 0 = the fixed default; builds in bulk repeat with any number of threads */
+} peri_cascade_config;
+
+static inline void peri_cascade_config_init(peri_cascade_config *c)
+{
+    memset(c, 0, sizeof *c);
+    c->struct_size = (uint32_t)sizeof *c;
+}
+
 /* Constructors: one per kind, typed. config and env may be NULL. On failure *out is NULL and
  * nothing is left behind.
  * Errors: ERR_ARG (NULL), ERR_DIMENSION, ERR_CONFIG (names the field, its range, the value),
@@ -73,6 +108,8 @@ PERI_API peri_status peri_flat_create(peri_index **out, const peri_space *space,
                                       const peri_env *env);
 PERI_API peri_status peri_hnsw_create(peri_index **out, const peri_space *space,
                                       const peri_hnsw_config *config, const peri_env *env);
+PERI_API peri_status peri_cascade_create(peri_index **out, const peri_space *space,
+                                         const peri_cascade_config *config, const peri_env *env);
 
 /** MAP: serve the file from a mapping instead of a copy. Without READONLY the mapping is
  *  copy-on-write: the index may be written to and then saved whole; the file itself never
@@ -156,7 +193,7 @@ typedef int (*peri_filter_fn)(void *ctx, uint64_t id);
 typedef struct peri_query {
     uint32_t struct_size;
     uint32_t k;                /* hits wanted at most, 1 or more */
-    uint32_t effort;           /* hnsw: ef. 0 = the index's default */
+    uint32_t effort;           /* hnsw, cascade: ef. 0 = the index's default */
     uint32_t rerank;           /* candidates re-ranked on stored rows; 0 = the index's default */
     float target_recall;       /* 0 = use effort; else the index picks the effort, 0.5..0.999 */
     float max_distance;        /* range search: only hits at most this far; see has_max_distance */

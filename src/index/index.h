@@ -83,6 +83,8 @@ typedef struct pe_kind {
      * are in. */
     peri_status (*insert)(peri_index *ix, const uint32_t *slots, size_t n, pe_progress *progress,
                           unsigned workers, size_t *done);
+    /* The rows of a batch that insert had in one call are bound and found: the place to measure. */
+    peri_status (*settled)(peri_index *ix, pe_progress *progress, unsigned workers);
     /* The row of this slot was hidden. Bounded work; calls pe_slots_release once nothing links to
      * a slot. NULL: nothing ever links to one. */
     void (*removed)(peri_index *ix, uint32_t slot);
@@ -172,8 +174,13 @@ peri_status pe_exact_search(pe_search *s);
 /* The same over a list of slots. */
 peri_status pe_exact_list(pe_search *s, const uint32_t *slots, size_t n);
 
-/* Measure recall by effort on rows of the index and publish the curve. */
-peri_status pe_index_calibrate(peri_index *ix, pe_progress *progress, unsigned workers);
+/* Measure recall by effort on up to `samples` rows of the index (PE_SAMPLES at most) and publish
+ * the curve; with fewer rows than PE_CURVE_ROWS there is none. */
+enum { PE_SAMPLES = 200 };
+peri_status pe_index_calibrate(peri_index *ix, size_t samples, pe_progress *progress,
+                               unsigned workers);
+/* The effort that a recall takes; twice the largest measured where that does not reach it. */
+uint32_t pe_curve_effort(const pe_curve *c, float recall);
 
 /* For a kind's save and open. Save one record a slot in the file's order (errors stick to w). Load
  * an array saved so: borrowed from a mapping, verified, or with `lazy` left for pe_index_touch. */

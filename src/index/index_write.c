@@ -161,7 +161,8 @@ static peri_status put_all(put *p, size_t *done)
 {
     peri_index *ix = p->ix;
     size_t part = p->n < PART ? p->n : PART;
-    if (ix->kind->at_once && ix->kind->at_once(ix, p->n))
+    int whole = ix->kind->at_once && ix->kind->at_once(ix, p->n);
+    if (whole)
         part = p->n;
     p->part = part;
     int bulk = p->n > 1;
@@ -179,7 +180,8 @@ static peri_status put_all(put *p, size_t *done)
         if (*done - had < n)
             break; /* cancelled */
     }
-    return pe_progress_end(&p->progress);
+    PE_TRY(pe_progress_end(&p->progress));
+    return whole && ix->kind->settled ? ix->kind->settled(ix, &p->progress, p->workers) : PERI_OK;
 }
 
 static int compare_keys(const void *a, const void *b, void *ctx)
@@ -447,7 +449,7 @@ peri_status peri_index_maintain(peri_index *ix, const peri_task *task)
         status = pe_keys_compact(keys);
     pe_epoch_reclaim(&ix->epoch);
     if (status == PERI_OK && (ix->kind->caps & PERI_CAP_EFFORT))
-        status = pe_index_calibrate(ix, &progress, workers);
+        status = pe_index_calibrate(ix, PE_SAMPLES, &progress, workers);
     pe_index_end_write(ix);
     return status;
 }
