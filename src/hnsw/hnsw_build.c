@@ -324,6 +324,10 @@ peri_status pe_hnsw_insert(peri_index *ix, const uint32_t *slots, size_t n, pe_p
     batch b = {ix, slots, n, 0, 0, h->drawn, progress};
     uint32_t count = pe_slots_count(&ix->slots);
     for (size_t i = 0; i < n; i++) {
+        for (; count < slots[i]; count++) { /* passed over: no node, nobody may link to it */
+            pe_layer_clear(&h->layer[0], count);
+            pe_hnsw_set_gone(h, count, 1);
+        }
         pe_layer_clear(&h->layer[0], slots[i]);
         pe_hnsw_set_gone(h, slots[i], 0);
         count = slots[i] >= count ? slots[i] + 1 : count;
