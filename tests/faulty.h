@@ -206,6 +206,41 @@ static inline int faulty_unmap(void *ctx, void *addr, size_t n)
     return peri_files_posix()->unmap(NULL, addr, n);
 }
 
+static inline int faulty_allocate(void *ctx, int fd, uint64_t offset, uint64_t n)
+{
+    faulty *f = ctx;
+    int rc = faulty_toll(f, "allocate");
+    if (rc == 0 && faulty_interrupted(f))
+        rc = -EINTR;
+    return rc ? rc : peri_files_posix()->allocate(NULL, fd, offset, n);
+}
+
+static inline int faulty_lock(void *ctx, int fd, int on)
+{
+    faulty *f = ctx;
+    int rc = on ? faulty_toll(f, "lock") : 0;
+    return rc ? rc : peri_files_posix()->lock(NULL, fd, on);
+}
+
+static inline int faulty_reserve(void *ctx, size_t n, void **out)
+{
+    faulty *f = ctx;
+    int rc = faulty_toll(f, "reserve");
+    if (rc == 0)
+        rc = peri_files_posix()->reserve(NULL, n, out);
+    f->maps += rc == 0;
+    return rc;
+}
+
+/* Within what was reserved: no mapping of its own. */
+static inline int faulty_map_at(void *ctx, void *addr, int fd, size_t n, uint64_t offset,
+                                int writable)
+{
+    faulty *f = ctx;
+    int rc = faulty_toll(f, "map_at");
+    return rc ? rc : peri_files_posix()->map_at(NULL, addr, fd, n, offset, writable);
+}
+
 /* ---- use ---- */
 
 static inline void faulty_init(faulty *f, faulty_what what, uint64_t n, int sticky)
@@ -231,7 +266,11 @@ static inline void faulty_init(faulty *f, faulty_what what, uint64_t n, int stic
                             .unlink = faulty_unlink,
                             .sync_dir = faulty_sync_dir,
                             .map = faulty_map,
-                            .unmap = faulty_unmap};
+                            .unmap = faulty_unmap,
+                            .allocate = faulty_allocate,
+                            .lock = faulty_lock,
+                            .reserve = faulty_reserve,
+                            .map_at = faulty_map_at};
 }
 
 /* Nothing held, nothing freed wrongly. */

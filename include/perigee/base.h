@@ -111,6 +111,17 @@ typedef struct peri_files {
     /** A private mapping of [0, n): copy-on-write when writable, else read-only. */
     int (*map)(void *ctx, int fd, size_t n, int writable, void **out);
     int (*unmap)(void *ctx, void *addr, size_t n);
+    /** Give [offset, offset + n) space on the disk and lengthen the file to hold it, so that a
+     * store through a mapping never finds the disk full. */
+    int (*allocate)(void *ctx, int fd, uint64_t offset, uint64_t n);
+    /** Take (on) or give back the lock of an open file description; -EAGAIN when another
+     *  description holds it. */
+    int (*lock)(void *ctx, int fd, int on);
+    /** n bytes of address space that nothing may touch yet; given back by unmap. */
+    int (*reserve)(void *ctx, size_t n, void **out);
+    /** A shared mapping of [offset, offset + n) over reserved address space: stores reach the file
+     *  when writable. */
+    int (*map_at)(void *ctx, void *addr, int fd, size_t n, uint64_t offset, int writable);
 } peri_files;
 
 /** The table of the operating system's own calls. Since 0.1. */

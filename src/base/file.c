@@ -98,6 +98,38 @@ static int posix_unmap(void *ctx, void *addr, size_t n)
     return munmap(addr, n) < 0 ? -errno : 0;
 }
 
+static int posix_allocate(void *ctx, int fd, uint64_t offset, uint64_t n)
+{
+    (void)ctx;
+    return -posix_fallocate(fd, (off_t)offset, (off_t)n);
+}
+
+/* POSIX locks would vanish when any code of the process closes the file: these do not. */
+static int posix_lock(void *ctx, int fd, int on)
+{
+    (void)ctx;
+    struct flock l = {.l_type = on ? F_WRLCK : F_UNLCK, .l_whence = SEEK_SET};
+    return fcntl(fd, F_OFD_SETLK, &l) < 0 ? -errno : 0;
+}
+
+static int posix_reserve(void *ctx, size_t n, void **out)
+{
+    (void)ctx;
+    void *p = mmap(NULL, n, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        return -errno;
+    *out = p;
+    return 0;
+}
+
+static int posix_map_at(void *ctx, void *addr, int fd, size_t n, uint64_t offset, int writable)
+{
+    (void)ctx;
+    void *p = mmap(addr, n, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED | MAP_FIXED,
+                   fd, (off_t)offset);
+    return p == MAP_FAILED ? -errno : 0;
+}
+
 const peri_files *peri_files_posix(void)
 {
     static const peri_files table = {
@@ -113,6 +145,10 @@ const peri_files *peri_files_posix(void)
         .sync_dir = posix_sync_dir,
         .map = posix_map,
         .unmap = posix_unmap,
+        .allocate = posix_allocate,
+        .lock = posix_lock,
+        .reserve = posix_reserve,
+        .map_at = posix_map_at,
     };
     return &table;
 }
@@ -191,6 +227,39 @@ peri_status pe_file_map(const pe_file *f, size_t n, int writable, void **out)
 void pe_file_unmap(const peri_files *files, void *addr, size_t n)
 {
     files->unmap(files->ctx, addr, n);
+}
+
+peri_status pe_file_allocate(const pe_file *f, uint64_t offset, uint64_t n)
+{
+    int rc;
+    if (offset > INT64_MAX || n > INT64_MAX - offset)
+        return pe_fail(PERI_ERR_FULL, "%s: %llu bytes at offset %llu", f->path,
+                       (unsigned long long)n, (unsigned long long)offset);
+    do
+        rc = f->files->allocate(f->files->ctx, f->fd, offset, n);
+    while (rc == -EINTR);
+    return rc < 0 ? pe_fail_errno(-rc, "allocate", f->path) : PERI_OK;
+}
+
+int pe_file_lock(const pe_file *f, int on)
+{
+    return f->files->lock(f->files->ctx, f->fd, on);
+}
+
+peri_status pe_file_map_at(const pe_file *f, void *addr, size_t n, uint64_t offset, int writable)
+{
+    int rc = f->files->map_at(f->files->ctx, addr, f->fd, n, offset, writable);
+    return rc < 0 ? pe_fail_errno(-rc, "mmap", f->path) : PERI_OK;
+}
+
+void pe_prefault(void *addr, size_t n)
+{
+#if defined(MADV_POPULATE_WRITE)
+    madvise(addr, n, MADV_POPULATE_WRITE); /* Linux 5.14; without it the stores fault one by one */
+#else
+    (void)addr;
+    (void)n;
+#endif
 }
 
 peri_status pe_file_close(pe_file *f)

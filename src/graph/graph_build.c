@@ -336,6 +336,10 @@ peri_status pe_graph_insert(peri_index *ix, const uint32_t *slots, size_t n, pe_
     batch b = {ix, slots, n, 0, 0, g->drawn, progress};
     uint32_t count = pe_slots_count(&ix->slots);
     for (size_t i = 0; i < n; i++) {
+        for (; count < slots[i]; count++) { /* passed over: no node, nobody may link to it */
+            pe_layer_clear(&g->layer[0], count);
+            pe_graph_set_gone(g, count, 1);
+        }
         pe_layer_clear(&g->layer[0], slots[i]);
         pe_graph_set_gone(g, slots[i], 0);
         count = slots[i] >= count ? slots[i] + 1 : count;

@@ -18,8 +18,13 @@ enum { RANGE_FIRST = 64 };
 
 peri_status pe_query_check(const peri_index *ix, const peri_query *q)
 {
-    if (!ix || !q)
-        return pe_fail(PERI_ERR_ARG, "%s is NULL", ix ? "query" : "index");
+    return ix ? pe_query_check_fields(q) : pe_fail(PERI_ERR_ARG, "index is NULL");
+}
+
+peri_status pe_query_check_fields(const peri_query *q)
+{
+    if (!q)
+        return pe_fail(PERI_ERR_ARG, "query is NULL");
     if (q->struct_size < sizeof *q)
         return pe_fail(PERI_ERR_ARG, "peri_query.struct_size is %u, expected %zu or more",
                        q->struct_size, sizeof *q);
