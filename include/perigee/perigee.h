@@ -2,6 +2,7 @@
 #ifndef PERI_PERIGEE_H
 #define PERI_PERIGEE_H
 #include "perigee/base.h"
+#include "perigee/fuse.h"
 #include "perigee/index.h"
 #include "perigee/io.h"
 #include "perigee/space.h"
