@@ -20,13 +20,18 @@ static void total_up(const pe_keys *k, const pe_key_view *v, uint64_t *count, ui
 
 peri_status pe_keys_save(const pe_keys *k, pe_segw *w)
 {
+    return pe_keys_save_as(k, w, PE_KEYS_SECTION);
+}
+
+peri_status pe_keys_save_as(const pe_keys *k, pe_segw *w, uint32_t tag)
+{
     const pe_key_view *v = pe_keys_view(k);
     unsigned char head[FILE_HEAD];
     uint64_t count, bytes;
     total_up(k, v, &count, &bytes);
     pe_put_le64(head, count);
     pe_put_le64(head + 8, bytes);
-    PE_TRY(pe_segw_begin(w, PE_KEYS_SECTION, 0));
+    PE_TRY(pe_segw_begin(w, tag, 0));
     PE_TRY(pe_segw_put(w, head, sizeof head));
     for (size_t place = 0; pe_keys_next_record(k, v, &place);) {
         const pe_key_record *r = pe_key_at(v, place);
@@ -114,8 +119,13 @@ static peri_status read_keys(pe_keys *k, pe_segr *r, const pe_section *s)
 
 peri_status pe_keys_open(pe_keys **out, pe_host *host, pe_epoch *epoch, pe_segr *r)
 {
+    return pe_keys_open_as(out, host, epoch, r, PE_KEYS_SECTION);
+}
+
+peri_status pe_keys_open_as(pe_keys **out, pe_host *host, pe_epoch *epoch, pe_segr *r, uint32_t tag)
+{
     PE_TRY(pe_keys_create(out, host, epoch));
-    const pe_section *s = pe_segr_find(r, PE_KEYS_SECTION);
+    const pe_section *s = pe_segr_find(r, tag);
     if (!s)
         return PERI_OK;
     peri_status status = read_keys(*out, r, s);
