@@ -6,4 +6,5 @@
 #include "perigee/index.h"
 #include "perigee/io.h"
 #include "perigee/space.h"
+#include "perigee/text.h"
 #endif
