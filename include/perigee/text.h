@@ -23,6 +23,7 @@
  *      peri_text_config config; peri_text *ix; peri_text_query q; peri_scored hits[10]; size_t n;
  *      peri_text_config_init(&config);
  *      config.language = "english";
+ *      config.positions = 1; // for the phrase below
  *      peri_text_create(&ix, &config, NULL);
  *      peri_text_put(ix, 42, peri_slice_of("Wells of gravity bend the path of light."), 0);
  *      peri_text_query_init(&q, 10);

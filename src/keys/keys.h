@@ -53,8 +53,8 @@ int pe_keys_remove(pe_keys *k, peri_slice key);
 /* Move all live keys together and give back the rest. On failure nothing changes. */
 peri_status pe_keys_compact(pe_keys *k);
 
-/* The next key in the order in which they were first set (in a file: written), and its id; start with
- * *cursor = 0, 0 at the end. The writer's. */
+/* The next key in the order in which they were first set (in a file: written), and its id; start
+ * with *cursor = 0, 0 at the end. The writer's. */
 int pe_keys_next(const pe_keys *k, size_t *cursor, uint64_t *id, peri_slice *key);
 
 /* Write the section; save_as under another tag, for a file with several, and only the keys of these
