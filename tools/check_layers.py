@@ -13,7 +13,7 @@ import sys
 LEVEL = {
     "base": 0,
     "kernels": 1, "persist": 1, "fuse": 1,
-    "keys": 2, "rows": 2, "history": 2, "io": 2,
+    "keys": 2, "rows": 2, "cluster": 2, "history": 2, "io": 2,
     "index": 3, "postings": 3, "filter": 3,
     "graph": 3,
     "flat": 4, "hnsw": 4, "gwi": 4, "cascade": 4, "sparse": 4, "text": 4, "log": 4,

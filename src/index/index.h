@@ -76,6 +76,9 @@ typedef struct pe_kind {
     peri_status (*reserve)(peri_index *ix, size_t slots, size_t rows, int exact, unsigned workers);
     /* Called before rows are stored, with the batch about to come: the place to train. */
     peri_status (*before)(peri_index *ix, const float *rows, size_t n, pe_progress *progress);
+    /* Train on a sample, checked (peri_index_train). NULL: the kind has nothing to train. */
+    peri_status (*train)(peri_index *ix, const float *rows, size_t n, pe_progress *progress,
+                         unsigned workers);
     /* Link the rows in these slots; on cancellation *done tells the prefix that is in. NULL: all
      * are in. */
     peri_status (*insert)(peri_index *ix, const uint32_t *slots, size_t n, pe_progress *progress,
@@ -180,6 +183,9 @@ peri_status pe_index_load_array(peri_index *ix, pe_segr *r, uint32_t tag, pe_arr
                                 uint32_t count, int map, int writable, int lazy);
 /* The section of a tag, which must have this size. */
 peri_status pe_index_section(pe_segr *r, uint32_t tag, uint64_t size, const pe_section **out);
+
+/* For the open of a kind that never links to hidden rows: those of the file are free. */
+peri_status pe_index_free_dead(peri_index *ix);
 
 /* A verified row of a mapped file, before it is read. */
 static inline peri_status pe_index_touch(const peri_index *ix, uint32_t slot)
