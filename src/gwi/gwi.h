@@ -29,7 +29,7 @@
 #include "rows/bitcode.h"
 
 enum {
-    GWI_BEAM = 3,        /* groups whose wells a row is measured against */
+    GWI_BEAM = 10,       /* groups whose wells a row is measured against */
     GWI_LEAST_ROWS = 48, /* rows of a well that are worth one */
     GWI_MOST_WELLS = 1 << 20,
     GWI_PIECE_BYTES = 16 << 20, /* of rotated rows at a time, in a batch */

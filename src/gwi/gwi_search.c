@@ -11,9 +11,9 @@
 #include <math.h>
 
 /* Wells measured for each that is scanned: the nearest wells lie in the nearest groups, mostly. */
-enum { WELLS_PER_PROBE = 4, LEAST_WELLS = 64 };
+enum { WELLS_PER_PROBE = 16, LEAST_WELLS = 64 };
 /* Deviations that the bound allows an estimate to be off. */
-#define SLACK 1.5f
+#define SLACK 2.0f
 
 typedef struct kept {
     float lower;
