@@ -222,6 +222,12 @@ static void hot_scans(const bench *b, size_t *next)
     record(next, "below32", "L1", YARD_L1, (size_t)dim / 8 + 12, 0, s);
     TIMED(s, 1, b->k->luts(p, groups, tables, &offset, &step));
     record(next, "luts", "L1", YARD_L1, (size_t)dim * 4, 0, s);
+    const float *x = (const float *)b->memory;
+    float key;
+    TIMED(s, 1, b->k->levels(x, x + 8, n, 3, 1, tables, out));
+    record(next, "levels", "L1", YARD_L1, n * 4, 0, s);
+    TIMED(s, 1, keep = (float)b->k->least(x, x + 8, n, &key));
+    record(next, "least", "L1", YARD_L1, n * 8, 0, s);
     TIMED(s, 1, b->k->rotate(p, n, PASSES, stages, signs, tmp));
     record(next, "rotate, 3 passes", "L1", YARD_L1, n * 4, 0, s);
 }

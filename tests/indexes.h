@@ -47,7 +47,9 @@ static inline void expect_valid(const peri_index *ix, const char *file, int line
 
 /* ---- making ---- */
 
-enum { KIND_FLAT, KIND_HNSW, KIND_CASCADE, KINDS };
+enum { KIND_FLAT, KIND_HNSW, KIND_GWI, KIND_CASCADE, KINDS };
+
+static const char *const kind_names[] = {"flat", "hnsw", "gwi", "cascade"};
 
 static const char *const metric_names[] = {"", "l2", "ip", "cosine"};
 static const char *const scalar_names[] = {"", "f32", "f16", "bf16", "i8"};
@@ -78,8 +80,17 @@ static inline peri_index *make_index(int kind, uint32_t dim, uint16_t metric, ui
     peri_space_init(&space, dim, metric);
     space.scalar = scalar;
     peri_cascade_config cascade = as_cascade(config);
+    peri_gwi_config wells;
+    peri_gwi_config_init(&wells);
+    if (config) { /* small, so that a few rows are enough to train, split and merge */
+        wells.codes = config->codes;
+        wells.train_rows = 64;
+        wells.nprobe = config->ef_search;
+    }
     if (kind == KIND_FLAT)
         assert_ok(peri_flat_create(&ix, &space, env));
+    else if (kind == KIND_GWI)
+        assert_ok(peri_gwi_create(&ix, &space, &wells, env));
     else if (kind == KIND_HNSW)
         assert_ok(peri_hnsw_create(&ix, &space, config, env));
     else

@@ -13,7 +13,7 @@ import sys
 LEVEL = {
     "base": 0,
     "kernels": 1, "persist": 1, "fuse": 1,
-    "keys": 2, "rows": 2, "history": 2, "io": 2,
+    "keys": 2, "rows": 2, "cluster": 2, "history": 2, "io": 2,
     "index": 3, "postings": 3, "filter": 3,
     "graph": 4,
     "flat": 5, "hnsw": 5, "gwi": 5, "cascade": 5, "sparse": 5, "text": 5, "log": 5,

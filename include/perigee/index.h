@@ -1,6 +1,7 @@
 /** @file index.h
  *  Dense vector indexes: `uint64_t` ids (or string keys) to vectors of one dimension under one
- *  metric, behind one set of verbs. Kinds: `flat` (exact), `hnsw` and `cascade` (graphs).
+ *  metric, behind one set of verbs. Kinds: `flat` (exact), `hnsw` and `cascade` (graphs), `gwi`
+ *  (gravity wells: a partition).
  *
  *  Threads: a function that takes `const peri_index *` is a read; any number may run at once, also
  *  while one thread writes. Writes are serialised inside the handle. close must be the last use.
@@ -98,6 +99,36 @@ static inline void peri_cascade_config_init(peri_cascade_config *c)
     c->struct_size = (uint32_t)sizeof *c;
 }
 
+/** Gravity well index: rows fall into wells around trained attractors, a search scans the nearest
+ *  wells. In the field's words an inverted file (IVF) under a tree of centroids, with RaBitQ codes
+ *  (Gao and Long, SIGMOD 2024) scanned 32 rows at a time, and wells that split and merge (after
+ *  SPFresh, Xu et al., SOSP 2023), so that it follows data that shifts. It builds some ten times
+ *  faster than a graph and takes rows at a constant cost; a graph searches faster at recall 0.99.
+ *
+ *  It is trained by peri_index_train on a sample, or by itself on the first rows: when train_rows
+ *  are there, or with the batch that brings them. Until then every search is exact. */
+typedef struct peri_gwi_config {
+    uint32_t struct_size;
+    uint32_t branching; /* with levels: wells aimed at, branching^levels; either given, the other */
+    uint32_t levels;    /* is 16 resp. 3; 2..1024 and 1..16. Both 0 = by `wells`. The tree itself
+                         * always has two levels: deeper ones lose more rows to wrong turns than
+                         * they save distances */
+    uint32_t wells;     /* wells aimed at, 2..1,048,576; 0 = about 4 x the root of the rows, and
+                         * growing with them */
+    uint32_t nprobe;    /* default effort: wells a query scans; 0 = 32, 1..1,048,576 */
+    uint32_t rounds;    /* of k-means; 0 = 10, 1..100 */
+    uint32_t train_rows; /* rows at which it trains itself; 0 = 4096, 64..16,777,216 */
+    uint16_t codes;      /* PERI_CODES_*: what candidates are measured on before re-ranking */
+    uint16_t bits; /* a dimension in the wells, 1, 2 or 4; 0 = 2 up to 320 dimensions, else 1 */
+    uint64_t seed; /* 0 = the fixed default; builds repeat, whatever the number of threads */
+} peri_gwi_config;
+
+static inline void peri_gwi_config_init(peri_gwi_config *c)
+{
+    memset(c, 0, sizeof *c);
+    c->struct_size = (uint32_t)sizeof *c;
+}
+
 /* Constructors: one per kind, typed. config and env may be NULL. On failure *out is NULL and
  * nothing is left behind.
  * Errors: ERR_ARG (NULL), ERR_DIMENSION, ERR_CONFIG (names the field, its range, the value),
@@ -110,6 +141,9 @@ PERI_API peri_status peri_hnsw_create(peri_index **out, const peri_space *space,
                                       const peri_hnsw_config *config, const peri_env *env);
 PERI_API peri_status peri_cascade_create(peri_index **out, const peri_space *space,
                                          const peri_cascade_config *config, const peri_env *env);
+
+PERI_API peri_status peri_gwi_create(peri_index **out, const peri_space *space,
+                                     const peri_gwi_config *config, const peri_env *env);
 
 /** MAP: serve the file from a mapping instead of a copy. Without READONLY the mapping is
  *  copy-on-write: the index may be written to and then saved whole; the file itself never
@@ -131,6 +165,13 @@ PERI_API peri_status peri_index_save(const peri_index *ix, const char *path, con
 
 /** NULL is fine. No other call may be running. */
 PERI_API void peri_index_close(peri_index *ix);
+
+/** Train a kind that needs it (PERI_CAP_TRAIN) on a sample, n x dim: rows like those to come, 64 or
+ *  more a well. The sample is not stored. Rows that are already in wait until then and count as
+ * part of the sample. Errors: ERR_UNSUPPORTED, ERR_STATE (trained already, read-only), ERR_ARG
+ * (fewer than 2 rows), ERR_NONFINITE, ERR_NOMEM, ERR_CANCELLED, ERR_FORKED. Since 0.1. */
+PERI_API peri_status peri_index_train(peri_index *ix, size_t n, const float *rows,
+                                      const peri_task *task);
 
 /** NEW: an id or key that is present is ERR_EXISTS instead of being replaced. */
 enum { PERI_PUT_NEW = 1u << 0 };
@@ -175,8 +216,8 @@ PERI_API peri_status peri_index_id_of(const peri_index *ix, peri_slice key, uint
 PERI_API peri_status peri_index_key_of(const peri_index *ix, uint64_t id, peri_buf *key);
 
 /** All the work that put and remove never do: train codes afresh where the data has drifted, repair
- *  links to removed rows and give their space back, repair unreachable rows, measure the curve
- *  that target_recall reads. Cancelling leaves a valid index. */
+ *  links to removed rows and give their space back, repair unreachable rows, split and merge wells
+ *  that are due, measure the curve that target_recall reads. Cancelling leaves a valid index. */
 PERI_API peri_status peri_index_maintain(peri_index *ix, const peri_task *task);
 
 typedef struct peri_hit {
@@ -193,7 +234,7 @@ typedef int (*peri_filter_fn)(void *ctx, uint64_t id);
 typedef struct peri_query {
     uint32_t struct_size;
     uint32_t k;                /* hits wanted at most, 1 or more */
-    uint32_t effort;           /* hnsw, cascade: ef. 0 = the index's default */
+    uint32_t effort;           /* hnsw, cascade: ef; gwi: wells. 0 = the index's default */
     uint32_t rerank;           /* candidates re-ranked on stored rows; 0 = the index's default */
     float target_recall;       /* 0 = use effort; else the index picks the effort, 0.5..0.999 */
     float max_distance;        /* range search: only hits at most this far; see has_max_distance */
@@ -232,6 +273,7 @@ enum {
     PERI_CAP_EXACT = 1u << 0,  /* every answer is exact */
     PERI_CAP_EFFORT = 1u << 1, /* effort and target_recall count */
     PERI_CAP_CODES = 1u << 2,  /* keeps codes beside rows */
+    PERI_CAP_TRAIN = 1u << 3,  /* peri_index_train */
 };
 
 typedef struct peri_index_info {
@@ -249,6 +291,8 @@ typedef struct peri_index_info {
     uint64_t bytes_mapped; /* of files */
     uint64_t clipped;      /* rows whose codes were cut off by the trained range */
     uint64_t next_id;      /* the id that put_many without ids would take next */
+    uint32_t wells;        /* gwi: 0 until it is trained */
+    uint32_t well_bits;    /* gwi: bits a dimension in the wells */
 } peri_index_info;
 
 static inline void peri_index_info_init(peri_index_info *i)

@@ -79,6 +79,9 @@ typedef struct pe_kind {
     /* Whether insert wants a batch of n rows in one call: n, or 0 to have it by parts, so that its
      * rows are found while the rest goes in. */
     size_t (*at_once)(const peri_index *ix, size_t n);
+    /* Train on a sample, checked (peri_index_train). NULL: the kind has nothing to train. */
+    peri_status (*train)(peri_index *ix, const float *rows, size_t n, pe_progress *progress,
+                         unsigned workers);
     /* Link the rows in these slots, which ascend but may leave gaps where rows are borrowed: a slot
      * that is passed over holds no row and is never linked to. On cancellation *done tells the
      * prefix that is in. NULL: all are in. */
@@ -219,6 +222,9 @@ peri_status pe_index_load_array(peri_index *ix, pe_segr *r, uint32_t tag, pe_arr
                                 uint32_t count, int map, int writable, int lazy);
 /* The section of a tag, which must have this size. */
 peri_status pe_index_section(pe_segr *r, uint32_t tag, uint64_t size, const pe_section **out);
+
+/* For the open of a kind that never links to hidden rows: those of the file are free. */
+peri_status pe_index_free_dead(peri_index *ix);
 
 /* Are rows verified when they are first read? */
 static inline int pe_index_lazy(const peri_index *ix)

@@ -434,6 +434,29 @@ peri_status peri_index_get(const peri_index *ix, uint64_t id, float *row)
     return status;
 }
 
+static peri_status train_locked(peri_index *ix, size_t n, const float *rows, const peri_task *task,
+                                pe_progress *progress)
+{
+    float norm;
+    for (size_t i = 0; i < n; i++)
+        PE_TRY(pe_rows_check(&ix->rows, rows + i * ix->space.dim, "row", i, &norm));
+    return ix->kind->train(ix, rows, n, progress, pe_task_threads(task));
+}
+
+peri_status peri_index_train(peri_index *ix, size_t n, const float *rows, const peri_task *task)
+{
+    pe_progress progress;
+    PE_TRY(check_args(ix, n, rows, 0));
+    PE_TRY(pe_progress_init(&progress, task));
+    if (!ix->kind->train)
+        return pe_fail(PERI_ERR_UNSUPPORTED, "kind %s needs no training", ix->kind->name);
+    PE_TRY(pe_index_begin_write(ix));
+    pe_host_limit(&ix->host, task);
+    peri_status status = train_locked(ix, n, rows, task, &progress);
+    pe_index_end_write(ix);
+    return status;
+}
+
 peri_status peri_index_maintain(peri_index *ix, const peri_task *task)
 {
     pe_progress progress;

@@ -19,8 +19,8 @@
  *    where partial sums of both signs went beyond it).
  *    I8: exact in integers for the full range -128..127 up to 65,535 dimensions, rounded once to
  *    f32. B1: exact.
- * 5. scan32 is exact in integers and, like luts, rotate and below32, gives the same bits at every
- *    level: nothing in them fuses, and each sum is made in one order.
+ * 5. scan32 is exact in integers and, like luts, levels, least, rotate and below32, gives the same
+ * bits at every level: nothing in them fuses, and each sum is made in one order.
  * 6. Rows are finite: the border has refused NaN and infinity (scan_f32). With one the result is
  *    unspecified, but nothing traps and nothing else is read or written.
  */
@@ -111,6 +111,14 @@ typedef struct pe_kernels {
      *     sum over g of the p of a row's symbols ~ *offset + *step * (sum of its luts)
      * each table off by at most half of *step. p finite; all zeros give step 0. */
     void (*luts)(const float *p, size_t groups, uint8_t *luts, float *offset, float *step);
+
+    /* Symbols of a vector's difference from a centre, v = x - centre, n a multiple of 64: each
+     * value as sign and magnitude u = 2 min(trunc(|v| * inverse), top) + 1, written as level[i] =
+     * (w + 2 top + 1) / 2 with w = +-u. sums: v.v, v.w, centre.w, w.w. */
+    void (*levels)(const float *x, const float *centre, size_t n, float inverse, float top,
+                   uint8_t *level, float sums[4]);
+    /* The smallest of norm[i] + 2 dot[i], n > 0, and the first place where it stands. */
+    uint32_t (*least)(const float *dot, const float *norm, size_t n, float *key);
 
     /* An orthogonal transform that mixes all of x (n a multiple of 64): `passes` times, each value
      * times its sign of that pass (n floats, +-s), then `stages` butterflies of x[i] and x[i + n/2]

@@ -98,6 +98,84 @@ static void luts(const float *p, size_t groups, uint8_t *lut, float *offset, flo
     }
 }
 
+/* Sums are kept in sixteen lanes at any width, and added in one order. */
+enum { PV_SETS = 16 / PV };
+
+PE_INLINE float lanes_sum(const pv *v)
+{
+    float lane[16];
+    for (int i = 0; i < PV_SETS; i++)
+        pv_store(lane + i * PV, v[i]);
+    for (int width = 8; width > 0; width /= 2)
+        for (int i = 0; i < width; i++)
+            lane[i] += lane[i + width];
+    return lane[0];
+}
+
+static void levels(const float *x, const float *centre, size_t n, float inverse, float top,
+                   uint8_t *level, float sums[4])
+{
+    const float middle = 2 * top + 1;
+    pv vv[PV_SETS] = {{0}}, vw[PV_SETS] = {{0}}, cw[PV_SETS] = {{0}}, ww[PV_SETS] = {{0}};
+    for (size_t at = 0; at < n; at += 16) {
+        PE_UNROLL
+        for (int s = 0; s < PV_SETS; s++) {
+            const size_t i = at + (size_t)s * PV;
+            const pv c = pv_load(centre + i), v = pv_load(x + i) - c;
+            const pvi negative = (pvi)(v < 0), size = (pvi)v & 0x7fffffff;
+            const pv steps = (pv)size * inverse, tops = pv_all(top);
+            const pvi over = (pvi)(steps > tops);
+            const pv kept = (pv)(((pvi)steps & ~over) | ((pvi)tops & over));
+            const pv u = 2 * __builtin_convertvector(__builtin_convertvector(kept, pvi), pv) + 1.0f;
+            const pv w = (pv)((pvi)u ^ (negative & INT32_MIN));
+            vv[s] += v * v;
+            vw[s] += v * w;
+            cw[s] += c * w;
+            ww[s] += w * w;
+            const pvb bytes =
+                __builtin_convertvector(__builtin_convertvector((w + middle) * 0.5f, pvi), pvb);
+            memcpy(level + i, &bytes, PV);
+        }
+    }
+    sums[0] = lanes_sum(vv);
+    sums[1] = lanes_sum(vw);
+    sums[2] = lanes_sum(cw);
+    sums[3] = lanes_sum(ww);
+}
+
+static uint32_t least(const float *dot, const float *norm, size_t n, float *key)
+{
+    float best = __builtin_inff();
+    uint32_t at = 0;
+    size_t i = 0;
+    if (n >= PV) {
+        pv low = pv_all(best);
+        pvi where = {0}, here;
+        for (int l = 0; l < PV; l++)
+            here[l] = l;
+        for (; i + PV <= n; i += PV, here += PV) {
+            const pv k = pv_load(norm + i) + 2 * pv_load(dot + i);
+            const pvi less = (pvi)(k < low);
+            low = (pv)(((pvi)k & less) | ((pvi)low & ~less));
+            where = (here & less) | (where & ~less);
+        }
+        for (int l = 0; l < PV; l++)
+            if (low[l] < best || (low[l] == best && (uint32_t)where[l] < at)) {
+                best = low[l];
+                at = (uint32_t)where[l];
+            }
+    }
+    for (; i < n; i++) {
+        const float k = norm[i] + 2 * dot[i];
+        if (k < best) {
+            best = k;
+            at = (uint32_t)i;
+        }
+    }
+    *key = best;
+    return at;
+}
+
 #if PV == 16
 #define PV_LOW(a, b)                                                                               \
     __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
@@ -144,5 +222,7 @@ static void scan_fill(pe_kernels *k)
     k->scan32 = scan32;
     k->below32 = below32;
     k->luts = luts;
+    k->levels = levels;
+    k->least = least;
     k->rotate = rotate;
 }

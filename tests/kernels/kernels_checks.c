@@ -920,7 +920,78 @@ static void rotations(const pe_kernels *k)
             fail("rotate by one stage: %g, %g at %d", (double)x[2 * i], (double)x[2 * i + 1], i);
 }
 
+static void check_levels(const pe_kernels *k, size_t n, int top, float inverse)
+{
+    arena a = arena_new(n * 4), b = arena_new(n * 4);
+    float *x = (float *)(void *)a.end - n, *centre = (float *)(void *)b.end - n;
+    uint8_t level[1025], c_level[1024];
+    float sums[4], c_sums[4];
+    double want[4] = {0}, size[4] = {0};
+    random_state = n + (size_t)top;
+    for (size_t i = 0; i < n; i++) {
+        x[i] = value_of(i % 7 ? UNIFORM : HEAVY_TAILED, PE_ELEM_F32);
+        centre[i] = i % 11 ? value_of(UNIFORM, PE_ELEM_F32) : x[i];
+    }
+    level[n] = 99;
+    k->levels(x, centre, n, inverse, (float)top, level, sums);
+    pe_kernels_level("c")->levels(x, centre, n, inverse, (float)top, c_level, c_sums);
+    for (size_t i = 0; i < n; i++) {
+        volatile float v = x[i] - centre[i], steps = fabsf(v) * inverse;
+        const int u = 2 * (int)(steps > (float)top ? (float)top : steps) + 1;
+        const int w = v < 0 ? -u : u;
+        if (level[i] != (w + 2 * top + 1) / 2)
+            fail("levels of %g: %u, not %d", (double)v, level[i], (w + 2 * top + 1) / 2);
+        const double part[4] = {(double)v * (double)v, (double)v * w, (double)centre[i] * w,
+                                (double)w * w};
+        for (int j = 0; j < 4; j++) {
+            want[j] += part[j];
+            size[j] += fabs(part[j]);
+        }
+    }
+    for (int j = 0; j < 4; j++)
+        if (!same_bits(sums[j], c_sums[j]) || fabs((double)sums[j] - want[j]) > 1e-5 * size[j])
+            fail("levels of %zu: sum %d is %g, not %g", n, j, (double)sums[j], want[j]);
+    if (level[n] != 99)
+        fail("levels writes beyond");
+    arena_free(&a);
+    arena_free(&b);
+}
+
+static void symbols(const pe_kernels *k)
+{
+    for (size_t n = 64; n <= 1024; n += 192) {
+        check_levels(k, n, 0, 0);
+        check_levels(k, n, 1, 1.7f);
+        check_levels(k, n, 7, 9.0f);
+    }
+}
+
+static void smallest(const pe_kernels *k)
+{
+    for (size_t n = 1; n <= 100; n++) {
+        arena a = arena_new(n * 4), b = arena_new(n * 4);
+        float *dot = (float *)(void *)a.end - n, *norm = (float *)(void *)b.end - n, key;
+        for (uint64_t round = 1; round < 9; round++) {
+            uint32_t want = 0;
+            random_state = n * 100 + round;
+            for (size_t i = 0; i < n; i++) { /* few values, so that many tie */
+                dot[i] = (float)(next_random() % (round * round));
+                norm[i] = (float)(next_random() % round);
+                if (norm[i] + 2 * dot[i] < norm[want] + 2 * dot[want])
+                    want = (uint32_t)i;
+            }
+            const uint32_t at = k->least(dot, norm, n, &key);
+            if (at != want || key != norm[want] + 2 * dot[want])
+                fail("least of %zu is at %u, not %u", n, at, want);
+        }
+        arena_free(&a);
+        arena_free(&b);
+    }
+}
+
 const kernels_check KERNELS_CHECKS[] = {
+    {"symbols are those of their definition", symbols},
+    {"the least is the first of the smallest", smallest},
     {"fast-scans are exact and their bounds those of C", fast_scans},
     {"near_f32 finds what is near", near_rows},
     {"tables are within half a step", tables},

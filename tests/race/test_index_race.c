@@ -425,6 +425,13 @@ static void readers_of_a_graph_see_what_was_there(void **state)
     run_arena(KIND_HNSW, 0, PERI_SCALAR_F16, PERI_CODES_8BIT, 300);
 }
 
+static void readers_of_gravity_wells_see_what_was_there(void **state)
+{
+    (void)state;
+    run_arena(KIND_GWI, 0, PERI_SCALAR_F32, PERI_CODES_NONE, 600);
+    run_arena(KIND_GWI, 0, PERI_SCALAR_F16, PERI_CODES_8BIT, 300);
+}
+
 static void readers_of_a_keyed_index_see_what_was_there(void **state)
 {
     (void)state;
@@ -527,6 +534,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(readers_of_a_flat_index_see_what_was_there),
         cmocka_unit_test(readers_of_a_graph_see_what_was_there),
+        cmocka_unit_test(readers_of_gravity_wells_see_what_was_there),
         cmocka_unit_test(readers_of_a_keyed_index_see_what_was_there),
         cmocka_unit_test(rows_are_found_while_the_index_grows),
         cmocka_unit_test(two_threads_build_what_one_would),
