@@ -42,6 +42,13 @@ enum { PERI_CODES_AUTO = 0, PERI_CODES_NONE = 1, PERI_CODES_8BIT = 2 };
  *  is BULK. */
 enum { PERI_BUILD_AUTO = 0, PERI_BUILD_SEARCH = 1, PERI_BUILD_BULK = 2 };
 
+/** How a graph lies in memory. G: links, codes and rows apart. Q (after SymphonyQG, SIGMOD 2025):
+ * each node also holds 1-bit codes of its neighbours relative to itself, dim / 8 bytes a link; a
+ * search reads rows only of the nodes that it expands. Q serves the metrics l2 and cosine, degrees
+ * that are multiples of 32, and takes no 8-bit codes; rows put one by one since the last maintain,
+ * or since the last batch of 1,024 rows, are searched as by G without codes. AUTO is G. */
+enum { PERI_LAYOUT_AUTO = 0, PERI_LAYOUT_G = 1, PERI_LAYOUT_Q = 2 };
+
 enum { PERI_MAX_KEY_SIZE = 65535 };
 
 /** Hierarchical navigable small world graph (Malkov and Yashunin, TPAMI 2020). */
@@ -52,7 +59,7 @@ typedef struct peri_hnsw_config {
     uint32_t ef_construction; /* candidates kept while inserting; 0 = 200, 8..4096 */
     uint32_t ef_search;       /* default effort of a query; 0 = 100, 1..1,048,576 */
     uint16_t codes;           /* PERI_CODES_* */
-    uint16_t reserved;
+    uint16_t layout;          /* PERI_LAYOUT_* */
     float alpha; /* diversity of links, 1 = strictest pruning; 0 = 1.0 to 1.2 by metric, 0.5..2 */
     uint32_t build; /* PERI_BUILD_* */
     uint64_t seed;  /* 0 = the fixed default; one-thread builds repeat bit for bit */
@@ -89,7 +96,8 @@ typedef struct peri_cascade_config {
     float target_recall;      /* recall aimed at; 0 = the preset's, 0.5..0.999 */
     float alpha;              /* diversity of links, as peri_hnsw_config's */
     uint16_t codes;           /* PERI_CODES_* */
-    uint16_t reserved[3];
+    uint16_t layout;          /* PERI_LAYOUT_* */
+    uint16_t reserved[2];
     uint64_t seed; /* 0 = the fixed default; builds in bulk repeat with any number of threads */
 } peri_cascade_config;
 

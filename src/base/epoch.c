@@ -1,6 +1,7 @@
 #include "base/epoch.h"
 
 #include <sched.h>
+#include <time.h>
 
 void pe_epoch_init(pe_epoch *e, pe_host *host, void *owner)
 {
@@ -77,10 +78,9 @@ void pe_epoch_again(pe_epoch *e, pe_retire_fn fn)
     e->again = fn;
 }
 
-void pe_epoch_reclaim(pe_epoch *e)
+/* The epoch in which the reader entered that is inside longest; UINT64_MAX when none is. */
+static uint64_t oldest_reader(const pe_epoch *e)
 {
-    if (e->n_retired == 0)
-        return;
     uint64_t oldest = UINT64_MAX;
     atomic_thread_fence(memory_order_seq_cst);
     for (unsigned i = 0; i < PE_READERS; i++) {
@@ -88,6 +88,26 @@ void pe_epoch_reclaim(pe_epoch *e)
         if (seen != 0 && seen < oldest)
             oldest = seen;
     }
+    return oldest;
+}
+
+int pe_epoch_quiet(pe_epoch *e)
+{
+    enum { TRIES = 20000, PAUSE_NS = 50000 };
+    uint64_t stamp = atomic_fetch_add(&e->now, 1);
+    for (int i = 0; i < TRIES; i++) {
+        if (stamp < oldest_reader(e))
+            return 1;
+        nanosleep(&(struct timespec){0, PAUSE_NS}, NULL);
+    }
+    return 0;
+}
+
+void pe_epoch_reclaim(pe_epoch *e)
+{
+    if (e->n_retired == 0)
+        return;
+    uint64_t oldest = oldest_reader(e);
     size_t kept = 0, n = e->n_retired;
     for (size_t i = 0; i < n; i++) {
         pe_retired r = e->retired[i];

@@ -62,6 +62,7 @@ static peri_status init(peri_index *ix, const void *config)
     g->ef_construction = c.ef_construction ? c.ef_construction : 200;
     g->ef_search = c.ef_search ? c.ef_search : p->effort;
     g->codes = c.codes;
+    g->layout = c.layout;
     g->one_layer = 1;
     g->fanout = p->fanout;
     g->alpha = c.alpha != 0 ? c.alpha : p->alpha;

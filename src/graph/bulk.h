@@ -31,6 +31,7 @@ typedef struct pe_bulk {
     uint32_t fanout; /* cells that a row goes to at the top */
     uint32_t near;   /* nearest of a cell that become candidates */
     uint32_t room;   /* candidates kept of a row */
+    int fill;        /* give each node all the links that it has room for */
     uint64_t seed;
 } pe_bulk;
 

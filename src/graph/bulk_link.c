@@ -102,6 +102,22 @@ static int by_node(const void *a, const void *b)
     return (x->slot > y->slot) - (x->slot < y->slot);
 }
 
+/* The nearest candidates that pruning left out, while there is room. */
+static size_t fill(const linker *l, uint32_t *picked, size_t n, size_t i)
+{
+    uint32_t ids[PE_RESERVOIR_ROOM];
+    size_t m = n < l->degree ? pe_reservoir_sorted(&l->r->reservoirs, i, ids) : 0;
+    for (size_t j = 0; j < m && n < l->degree; j++) {
+        uint32_t node = l->r->b->nodes[ids[j]];
+        size_t at = 0;
+        while (at < n && picked[at] != node)
+            at++;
+        if (at == n)
+            picked[n++] = node;
+    }
+    return n;
+}
+
 static void finish(linker *l, tools *t, pe_cand *c, size_t i)
 {
     uint32_t node = l->r->b->nodes[i];
@@ -126,6 +142,8 @@ static void finish(linker *l, tools *t, pe_cand *c, size_t i)
     else
         for (size_t j = 0; j < m; j++)
             t->picked[j] = c[j].slot;
+    if (l->r->b->fill)
+        kept = fill(l, t->picked, kept, i);
     pe_list_write(l->r->b->layer, node, t->picked, kept);
 }
 
@@ -172,7 +190,8 @@ peri_status pe_bulk_link(pe_bulk_run *r)
     if (status == PERI_OK) {
         pe_progress_phase(r->progress, "links", r->b->n);
         pe_team_run(r->workers, choose_worker, &l);
-        pe_reservoirs_destroy(&r->reservoirs);
+        if (!r->b->fill)
+            pe_reservoirs_destroy(&r->reservoirs);
         status = pe_progress_end(r->progress);
     }
     if (status == PERI_OK)

@@ -84,6 +84,8 @@ peri_status pe_graph_reserve(peri_index *ix, size_t slots, size_t rows, int exac
     size_t want[PE_GRAPH_LEVELS] = {0};
     PE_TRY(pe_graph_make_workers(ix, workers));
     PE_TRY(pe_layer_reserve(&g->layer[0], &ix->epoch, slots, exact));
+    if (g->layout == PERI_LAYOUT_Q)
+        PE_TRY(pe_quantised_reserve(&g->quantised, &ix->epoch, slots, exact));
     PE_TRY(pe_array_reserve(&g->gone, &ix->epoch, (slots + 63) / 64, exact));
     for (size_t i = 0; i < rows; i++)
         for (uint32_t l = pe_graph_level_of(g, g->drawn + i); l > 0; l--)
@@ -368,5 +370,5 @@ peri_status pe_graph_insert(peri_index *ix, const uint32_t *slots, size_t n, pe_
     /* A batch that makes up a good part of the index pays for a look at all of it. */
     if (*done == n && n >= CONNECT_ROWS && n >= count / 8)
         PE_TRY(pe_graph_connect(ix, count));
-    return PERI_OK;
+    return n >= CONNECT_ROWS ? pe_graph_refresh(ix, count, progress, workers) : PERI_OK;
 }

@@ -108,6 +108,7 @@ static peri_status build_layer(batch *b, unsigned level, pe_progress *progress, 
                  .fanout = g->fanout,
                  .near = level ? NEAR_ABOVE : NEAR,
                  .room = ROOM,
+                 .fill = level == 0 && g->layout == PERI_LAYOUT_Q,
                  .seed = g->seed + level};
     return pe_bulk_build(&k, progress, workers);
 }

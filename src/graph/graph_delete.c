@@ -392,8 +392,9 @@ static peri_status retrain(peri_index *ix, pe_progress *progress)
 
 peri_status pe_graph_maintain(peri_index *ix, pe_progress *progress, unsigned workers)
 {
-    (void)workers;
+    uint32_t count = pe_slots_count(&ix->slots);
     PE_TRY(finish_sweeps(ix, progress));
     PE_TRY(retrain(ix, progress));
-    return pe_graph_connect(ix, pe_slots_count(&ix->slots));
+    PE_TRY(pe_graph_connect(ix, count));
+    return pe_graph_refresh(ix, count, progress, workers);
 }

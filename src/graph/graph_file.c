@@ -5,8 +5,11 @@
  *         16     4  codes          20  4  alpha (f32)  24  8  seed             32  8  levels drawn
  *         40     8  entry: node | level << 32, all ones when empty
  *         48     48 nodes of layers 0..11, u32 each
- *         96     32 zero
+ *         96     4  layout: 0 or 1 = G, 2 = Q           100  28 zero
  *   LNK0  m_max links (u32) a slot, mapped; graph.h says what a link is
+ *   QCOD  layout Q: 1-bit codes of the links of a slot (quantised.h), mapped
+ *   QFAC  their factors, mapped
+ *   QFRE  one byte a slot: 1 = its codes are those of its links
  *   LNKU  layers 1, 2, ...: per node slot, node below and m links, all u32
  *
  * Checksums find damage; these rules hold for a file made to deceive as well: everything in LNKU
@@ -19,7 +22,10 @@
 #define TAG_HNSW PE_FOURCC('H', 'N', 'S', 'W')
 #define TAG_LNK0 PE_FOURCC('L', 'N', 'K', '0')
 #define TAG_LNKU PE_FOURCC('L', 'N', 'K', 'U')
-enum { HEAD_SIZE = 128, COUNTS_AT = 48 };
+#define TAG_QCOD PE_FOURCC('Q', 'C', 'O', 'D')
+#define TAG_QFAC PE_FOURCC('Q', 'F', 'A', 'C')
+#define TAG_QFRE PE_FOURCC('Q', 'F', 'R', 'E')
+enum { HEAD_SIZE = 128, COUNTS_AT = 48, LAYOUT_AT = 96 };
 
 static uint32_t renumbered(const uint32_t *renumber, uint32_t slot)
 {
@@ -45,6 +51,7 @@ static void save_head(const peri_index *ix, pe_segw *w, const uint32_t *renumber
     pe_put_le32(b + COUNTS_AT, count);
     for (unsigned l = 1; l < PE_GRAPH_LEVELS; l++)
         pe_put_le32(b + COUNTS_AT + 4 * l, g->layer[l].count);
+    pe_put_le32(b + LAYOUT_AT, g->layout);
     pe_segw_begin(w, TAG_HNSW, 0);
     pe_segw_put(w, b, sizeof b);
     pe_segw_end(w);
@@ -93,12 +100,24 @@ static void save_upper(const peri_index *ix, pe_segw *w, const uint32_t *renumbe
     pe_segw_end(w);
 }
 
+static void save_quantised(const peri_index *ix, pe_segw *w, const uint32_t *renumber)
+{
+    const pe_quantised *q = &pe_graph_of(ix)->quantised;
+    uint32_t slots = pe_slots_count(&ix->slots);
+    if (!q->blocks)
+        return;
+    pe_index_save_array(w, TAG_QCOD, &q->codes, slots, renumber);
+    pe_index_save_array(w, TAG_QFAC, &q->factors, slots, renumber);
+    pe_index_save_array(w, TAG_QFRE, &q->fresh, slots, renumber);
+}
+
 peri_status pe_graph_save(const peri_index *ix, pe_segw *w, const uint32_t *renumber,
                           uint32_t count)
 {
     save_head(ix, w, renumber, count);
     save_dense(ix, w, renumber);
     save_upper(ix, w, renumber);
+    save_quantised(ix, w, renumber);
     return PERI_OK; /* errors stick to the writer, commit reports them */
 }
 
@@ -129,6 +148,12 @@ static peri_status read_head(peri_index *ix, pe_segr *r, uint32_t counts[PE_GRAP
     if (codes != PERI_CODES_NONE && codes != PERI_CODES_8BIT)
         return pe_segr_fault(r, s, 16, "codes is %u", codes);
     g->codes = (uint16_t)codes;
+    uint32_t layout = pe_get_le32(b + LAYOUT_AT);
+    if (layout > PERI_LAYOUT_Q || (layout == PERI_LAYOUT_Q && (g->m_max % PE_BLOCK_ROWS ||
+                                                               ix->space.metric == PERI_METRIC_IP ||
+                                                               codes != PERI_CODES_NONE)))
+        return pe_segr_fault(r, s, LAYOUT_AT, "layout %u", layout);
+    g->layout = layout == PERI_LAYOUT_Q ? PERI_LAYOUT_Q : PERI_LAYOUT_G;
     if (!(g->alpha >= 0.5f && g->alpha <= 2.0f))
         return pe_segr_fault(r, s, 20, "alpha is %g", (double)g->alpha);
     for (unsigned l = 0; l < PE_GRAPH_LEVELS; l++)
@@ -248,14 +273,25 @@ static peri_status load_writer_state(peri_index *ix)
     return pe_graph_make_workers(ix, 1);
 }
 
+static peri_status load_quantised(peri_index *ix, pe_segr *r, uint32_t count, int map, int writable)
+{
+    pe_quantised *q = &pe_graph_of(ix)->quantised;
+    if (!q->blocks)
+        return PERI_OK;
+    PE_TRY(pe_index_load_array(ix, r, TAG_QCOD, &q->codes, count, map, writable, 0));
+    PE_TRY(pe_index_load_array(ix, r, TAG_QFAC, &q->factors, count, map, writable, 0));
+    return pe_index_load_array(ix, r, TAG_QFRE, &q->fresh, count, map, writable, 0);
+}
+
 peri_status pe_graph_open(peri_index *ix, pe_segr *r, int map, int writable)
 {
     pe_graph *g = pe_graph_of(ix);
     uint32_t counts[PE_GRAPH_LEVELS];
     PE_TRY(read_head(ix, r, counts));
-    pe_graph_init_layers(ix);
+    PE_TRY(pe_graph_init_layers(ix));
     PE_TRY(pe_index_load_array(ix, r, TAG_LNK0, &g->layer[0].nodes, counts[0], map, writable, 0));
     PE_TRY(load_upper(ix, r, counts));
+    PE_TRY(load_quantised(ix, r, counts[0], map, writable));
     if (!writable)
         return PERI_OK;
     PE_TRY(check_dense(ix, r));

@@ -20,7 +20,7 @@
 #ifndef PE_GRAPH_INDEX_H
 #define PE_GRAPH_INDEX_H
 
-#include "graph/graph.h"
+#include "graph/quantised.h"
 #include "index/index.h"
 
 enum { PE_GRAPH_LEVELS = 12, PE_GRAPH_TOP = PE_GRAPH_LEVELS - 1 };
@@ -45,13 +45,15 @@ typedef size_t (*pe_graph_seeds)(const peri_index *ix, const float *point, uint3
 typedef struct pe_graph {
     uint32_t m, m_max, ef_construction, ef_search;
     uint16_t codes;
-    uint16_t one_layer; /* no layers above the dense one */
+    uint16_t layout;    /* PERI_LAYOUT_* */
+    uint32_t one_layer; /* no layers above the dense one */
     float alpha;
     uint64_t seed;
     uint32_t build;       /* PERI_BUILD_* */
     uint32_t fanout;      /* of the bulk builder: cells that a row goes to */
     pe_graph_seeds seeds; /* NULL = none */
     pe_layer layer[PE_GRAPH_LEVELS];
+    pe_quantised quantised; /* of the dense layer, where the layout is Q */
     _Atomic uint64_t entry; /* level << 32 | node */
     uint64_t drawn;         /* levels drawn so far */
     pe_locks locks;
@@ -87,7 +89,7 @@ static inline float pe_graph_alpha_key(const pe_graph *g)
  * and room. Errors: ERR_CONFIG, ERR_NOMEM. */
 void pe_graph_start(pe_graph *g);
 peri_status pe_graph_setup(peri_index *ix);
-void pe_graph_init_layers(peri_index *ix);
+peri_status pe_graph_init_layers(peri_index *ix);
 
 /* Was this slot removed, and not used again since? Unlike the slot directory's hidden bit this is
  * not set for the rows of a batch that is being inserted. For the writer. */
@@ -137,6 +139,9 @@ uint32_t pe_graph_descend(const pe_graph *g, pe_beam *b, const pe_view *view, co
 
 /* The functions of a kind's table. */
 void pe_graph_destroy(peri_index *ix);
+/* Make the codes of layout Q where lists changed. Errors: ERR_NOMEM, ERR_CANCELLED. */
+peri_status pe_graph_refresh(peri_index *ix, uint32_t count, pe_progress *progress,
+                             unsigned workers);
 peri_status pe_graph_before(peri_index *ix, const float *rows, size_t n, pe_progress *progress);
 peri_status pe_graph_reserve(peri_index *ix, size_t slots, size_t rows, int exact,
                              unsigned workers);

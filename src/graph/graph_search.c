@@ -71,8 +71,11 @@ peri_status pe_graph_search(pe_search *s)
                        .want = s->want,
                        .entries = from,
                        .n_entries = n_from};
-    PE_TRY(pe_beam_search(b, &q));
-    if (s->accept) {
+    if (g->layout == PERI_LAYOUT_Q)
+        PE_TRY(pe_quantised_search(b, &g->quantised, &q, s->query->x));
+    else
+        PE_TRY(pe_beam_search(b, &q));
+    if (s->accept || g->layout == PERI_LAYOUT_Q) {
         s->n = b->n_found;
         memcpy(s->scratch->cands, b->found, s->n * sizeof *b->found);
         return PERI_OK;

@@ -1,5 +1,6 @@
 #include "graph/reservoir.h"
 #include "base/checked.h"
+#include "base/topk.h"
 
 #include <string.h>
 
@@ -84,5 +85,20 @@ size_t pe_reservoir_ids(const pe_reservoirs *r, size_t row, uint32_t *out)
     const unsigned char *block = r->data + row * r->stride;
     const head *h = (const head *)(const void *)block;
     memcpy(out, block + sizeof *h, h->n * sizeof *out);
+    return h->n;
+}
+
+size_t pe_reservoir_sorted(const pe_reservoirs *r, size_t row, uint32_t *out)
+{
+    const unsigned char *block = r->data + row * r->stride;
+    const head *h = (const head *)(const void *)block;
+    const uint32_t *ids = (const uint32_t *)(const void *)(block + sizeof *h);
+    const uint16_t *far = (const uint16_t *)(const void *)(ids + r->room);
+    pe_cand c[PE_RESERVOIR_ROOM];
+    for (size_t i = 0; i < h->n; i++)
+        c[i] = (pe_cand){far[i], ids[i]};
+    pe_cand_sort(c, h->n);
+    for (size_t i = 0; i < h->n; i++)
+        out[i] = c[i].slot;
     return h->n;
 }

@@ -31,5 +31,7 @@ void pe_reservoirs_destroy(pe_reservoirs *r);
 void pe_reservoir_offer(pe_reservoirs *r, size_t row, uint32_t id, uint16_t hash, float distance);
 /* Copy the ids out, in no set order; returns how many. */
 size_t pe_reservoir_ids(const pe_reservoirs *r, size_t row, uint32_t *out);
+/* The same, nearest first. */
+size_t pe_reservoir_sorted(const pe_reservoirs *r, size_t row, uint32_t *out);
 
 #endif

@@ -30,6 +30,7 @@ static peri_status init(peri_index *ix, const void *config)
     g->ef_search = c.ef_search ? c.ef_search : 100;
     g->codes = c.codes;
     g->build = c.build;
+    g->layout = c.layout;
     g->fanout = FANOUT;
     g->alpha = c.alpha != 0 ? c.alpha : default_alpha(&ix->space);
     g->seed = c.seed ? c.seed : 0x70657269676565u;
