@@ -47,9 +47,10 @@ static inline void expect_valid(const peri_index *ix, const char *file, int line
 
 /* ---- making ---- */
 
-enum { KIND_FLAT, KIND_HNSW, KIND_GWI, KIND_CASCADE, KINDS };
+/* KIND_Q is hnsw in layout Q; by ip, which that layout does not serve, in layout G. */
+enum { KIND_FLAT, KIND_HNSW, KIND_GWI, KIND_CASCADE, KIND_Q, KINDS };
 
-static const char *const kind_names[] = {"flat", "hnsw", "gwi", "cascade"};
+static const char *const kind_names[] = {"flat", "hnsw", "gwi", "cascade", "hnsw"};
 
 static const char *const metric_names[] = {"", "l2", "ip", "cosine"};
 static const char *const scalar_names[] = {"", "f32", "f16", "bf16", "i8"};
@@ -80,6 +81,15 @@ static inline peri_index *make_index(int kind, uint32_t dim, uint16_t metric, ui
     peri_space_init(&space, dim, metric);
     space.scalar = scalar;
     peri_cascade_config cascade = as_cascade(config);
+    peri_hnsw_config quantised;
+    peri_hnsw_config_init(&quantised);
+    if (config)
+        quantised = *config;
+    if (metric != PERI_METRIC_IP) {
+        quantised.layout = PERI_LAYOUT_Q;
+        quantised.m_max = quantised.m > 32 ? 64 : 32;
+        quantised.codes = PERI_CODES_AUTO;
+    }
     peri_gwi_config wells;
     peri_gwi_config_init(&wells);
     if (config) { /* small, so that a few rows are enough to train, split and merge */
@@ -93,6 +103,8 @@ static inline peri_index *make_index(int kind, uint32_t dim, uint16_t metric, ui
         assert_ok(peri_gwi_create(&ix, &space, &wells, env));
     else if (kind == KIND_HNSW)
         assert_ok(peri_hnsw_create(&ix, &space, config, env));
+    else if (kind == KIND_Q)
+        assert_ok(peri_hnsw_create(&ix, &space, &quantised, env));
     else
         assert_ok(peri_cascade_create(&ix, &space, &cascade, env));
     assert_non_null(ix);

@@ -1,10 +1,10 @@
 /* Beam search by estimates.
  *
  * The pool holds estimates; a node that is expanded gets its exact distance, for the answer and as
- * the base of its neighbours' estimates. A node that an estimate kept out of the pool may come in by
- * that of another list, and one that waits there moves up by a better one. (SymphonyQG lets it stand
- * there several times. That fills small pools with copies, and a search for ten rows with a pool of
- * ten then ends with fewer.) */
+ * the base of its neighbours' estimates. A node that an estimate kept out of the pool may come in
+ * by that of another list, and one that waits there moves up by a better one. (SymphonyQG lets it
+ * stand there several times. That fills small pools with copies, and a search for ten rows with a
+ * pool of ten then ends with fewer.) */
 #include "base/checked.h"
 #include "graph/pool.h"
 #include "graph/quantised.h"
@@ -76,7 +76,8 @@ static inline void prefetch(const qsearch *s, uint32_t node)
 /* A node that waits in the pool by a worse estimate is taken out; 0 when there is none. */
 static int drop_worse(pe_beam *b, uint32_t node, float estimate)
 {
-    uint32_t at = 0; /* of the node, counted from 1: no way out of the middle, this runs as vectors */
+    uint32_t at =
+        0; /* of the node, counted from 1: no way out of the middle, this runs as vectors */
     for (uint32_t i = 0; i < (uint32_t)b->n; i++)
         at |= b->node[i] == node ? i + 1 : 0;
     if (at == 0 || b->key[at - 1] <= estimate)
@@ -93,8 +94,7 @@ static inline size_t take(qsearch *s, uint32_t to, float estimate)
     if (to >= s->q->limit)
         return SIZE_MAX;
     uint64_t bit = (uint64_t)1 << (to % 64);
-    if ((b->done[to / 64] & bit) ||
-        ((b->seen[to / 64] & bit) && !drop_worse(b, to, estimate)))
+    if ((b->done[to / 64] & bit) || ((b->seen[to / 64] & bit) && !drop_worse(b, to, estimate)))
         return SIZE_MAX;
     size_t at = pe_pool_insert(b, s->q->ef, estimate, to);
     if (at != SIZE_MAX)

@@ -179,6 +179,10 @@ static void lvq_fit(const pe_rows *r, const float *x, float *lo, float *step)
         while (i < dim && x[i] == (float)(int32_t)x[i])
             i++;
         if (i == dim) {
+            /* Codes around zero: the terms of a distance are then no larger than it is. (Rows of 0
+             * and 1 with codes of -128 and -127 came out 1.4 from themselves at 1,536 dimensions.)
+             */
+            *lo = min - floorf((255 - (max - min)) / 2);
             *step = 1;
             return;
         }

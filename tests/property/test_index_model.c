@@ -233,6 +233,8 @@ static void search_self(const peri_index *ix)
     size_t n, name = any_live();
     double low, high;
     peri_query q = query_of(1);
+    /* Far rows of few bits lie in one code by the dozen. */
+    q.rerank = now.how.codes == PERI_CODES_8BIT ? 64 : 0;
     now.doing = "search for a row that is here";
     if (name == SIZE_MAX || now.how.metric == PERI_METRIC_IP)
         return;
@@ -670,6 +672,19 @@ static void gravity_wells_live_as_the_model_says(void **state)
     lives(KIND_GWI, PERI_CODES_8BIT, 0, 0);
 }
 
+static void cascade_lives_as_the_model_says(void **state)
+{
+    (void)state;
+    lives(KIND_CASCADE, PERI_CODES_NONE, 0, 0);
+    lives(KIND_CASCADE, PERI_CODES_8BIT, 0, 0);
+}
+
+static void layout_q_lives_as_the_model_says(void **state)
+{
+    (void)state;
+    lives(KIND_Q, PERI_CODES_NONE, 0, 0);
+}
+
 static void wide_rows_live_as_the_model_says(void **state)
 {
     (void)state;
@@ -700,6 +715,8 @@ int main(void)
         cmocka_unit_test_teardown(hnsw_on_rows_lives_as_the_model_says, report),
         cmocka_unit_test_teardown(hnsw_on_codes_lives_as_the_model_says, report),
         cmocka_unit_test_teardown(gravity_wells_live_as_the_model_says, report),
+        cmocka_unit_test_teardown(cascade_lives_as_the_model_says, report),
+        cmocka_unit_test_teardown(layout_q_lives_as_the_model_says, report),
         cmocka_unit_test_teardown(wide_rows_live_as_the_model_says, report),
         cmocka_unit_test_teardown(the_widest_rows_live_as_the_model_says, report),
     };
