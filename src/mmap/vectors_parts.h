@@ -39,7 +39,7 @@ enum {
     PE_VBLOCK_SHIFT = 16, /* checksums of rows, and the alignment of extents */
     PE_VBLOCK = 1 << PE_VBLOCK_SHIFT,
     PE_VKEY_HEAD = 2,    /* a key in memory and in a frame: its size, its bytes */
-    PE_VPIECE = 1 << 19, /* rows go to the file by so many bytes: see vectors_write.c */
+    PE_VPIECE = 1 << 20, /* rows go to the file by so many bytes: see vectors_write.c */
 };
 
 /* ---- address space: vectors_map.c ---- */
