@@ -4,7 +4,7 @@
 #include "base/checked.h"
 #include "mmap/vectors_parts.h"
 
-enum { EXTENT_MIN = 1 << 20, EXTENT_MAX = 256 << 20, PREFAULT = 4 << 20 };
+enum { EXTENT_MIN = PE_VBLOCK, EXTENT_MAX = 256 << 20, PREFAULT = 4 << 20 };
 #define ADDRESS_SPACE ((uint64_t)1 << 40)
 
 void pe_vmap_ref(pe_vmap *m)
