@@ -77,6 +77,15 @@ void pe_epoch_again(pe_epoch *e, pe_retire_fn fn)
     e->again = fn;
 }
 
+void pe_epoch_wait(pe_epoch *e)
+{
+    uint64_t stamp = atomic_fetch_add(&e->now, 1);
+    atomic_thread_fence(memory_order_seq_cst);
+    for (unsigned i = 0; i < PE_READERS; i++)
+        for (uint64_t seen; (seen = atomic_load(&e->readers[i].seen)) != 0 && seen <= stamp;)
+            sched_yield();
+}
+
 void pe_epoch_reclaim(pe_epoch *e)
 {
     if (e->n_retired == 0)

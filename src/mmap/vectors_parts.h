@@ -112,6 +112,7 @@ typedef struct pe_vgen {
     uint64_t end;                /* bytes of the file that are spoken for */
     _Atomic uint64_t file_bytes; /* the same, for info */
     size_t prefaulted;           /* bytes of row space that are ready to be stored to */
+    uint32_t taking; /* the count that an index takes rows in by; guarded by `building` */
     /* the last checkpoint */
     _Atomic uint64_t sequence;
     uint64_t frame_at, frame_size, frame_sum;
