@@ -1,7 +1,6 @@
 #include "base/epoch.h"
 
 #include <sched.h>
-#include <time.h>
 
 void pe_epoch_init(pe_epoch *e, pe_host *host, void *owner)
 {
@@ -78,6 +77,15 @@ void pe_epoch_again(pe_epoch *e, pe_retire_fn fn)
     e->again = fn;
 }
 
+void pe_epoch_wait(pe_epoch *e)
+{
+    uint64_t stamp = atomic_fetch_add(&e->now, 1);
+    atomic_thread_fence(memory_order_seq_cst);
+    for (unsigned i = 0; i < PE_READERS; i++)
+        for (uint64_t seen; (seen = atomic_load(&e->readers[i].seen)) != 0 && seen <= stamp;)
+            sched_yield();
+}
+
 /* The epoch in which the reader entered that is inside longest; UINT64_MAX when none is. */
 static uint64_t oldest_reader(const pe_epoch *e)
 {
@@ -89,18 +97,6 @@ static uint64_t oldest_reader(const pe_epoch *e)
             oldest = seen;
     }
     return oldest;
-}
-
-int pe_epoch_quiet(pe_epoch *e)
-{
-    enum { TRIES = 20000, PAUSE_NS = 50000 };
-    uint64_t stamp = atomic_fetch_add(&e->now, 1);
-    for (int i = 0; i < TRIES; i++) {
-        if (stamp < oldest_reader(e))
-            return 1;
-        nanosleep(&(struct timespec){0, PAUSE_NS}, NULL);
-    }
-    return 0;
 }
 
 void pe_epoch_reclaim(pe_epoch *e)

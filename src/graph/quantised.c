@@ -143,8 +143,7 @@ peri_status pe_quantised_refresh(pe_quantised *q, const pe_rows *rows, const pe_
                                  pe_epoch *e, uint32_t n, pe_progress *progress, unsigned workers)
 {
     refresh r = {.q = q, .rows = rows, .layer = layer, .n = n, .progress = progress};
-    if (!pe_epoch_quiet(e))
-        return PERI_OK;
+    pe_epoch_wait(e);
     pe_progress_phase(progress, "codes", n);
     pe_team_run(workers, refresh_worker, &r);
     PE_TRY(pe_first_error_get(&r.error));

@@ -45,8 +45,8 @@ static inline int pe_quantised_fresh(const pe_quantised *q, uint32_t node)
                                 memory_order_acquire);
 }
 
-/* Make the codes of all nodes below n that are not fresh. Leaves them as they are when readers do
- * not leave (Q2). Errors: ERR_NOMEM, ERR_CANCELLED. */
+/* Make the codes of all nodes below n that are not fresh, once the readers inside have left (Q2).
+ * Errors: ERR_NOMEM, ERR_CANCELLED. */
 peri_status pe_quantised_refresh(pe_quantised *q, const pe_rows *rows, const pe_layer *layer,
                                  pe_epoch *e, uint32_t n, pe_progress *progress, unsigned workers);
 /* The same for one node into room given, to compare. */

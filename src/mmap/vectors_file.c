@@ -203,6 +203,10 @@ static peri_status take_chain(pe_vgen *g, const pe_vheader *h)
     }
     if (status == PERI_OK && known && sum != g->frame_sum && n)
         status = pe_vframe_fault(g, known, "another history than the one that was read");
+    if (status == PERI_OK && pe_vgen_count(g) + rows != h->slots)
+        status = pe_fail(PERI_ERR_CORRUPT, "%s: the header says %llu slots, its frames %llu",
+                         g->file.path, (unsigned long long)h->slots,
+                         (unsigned long long)(pe_vgen_count(g) + rows));
     if (status == PERI_OK) /* one table for all */
         status = pe_vkeys_reserve(&g->keys, (size_t)h->slots, (size_t)rows, 0);
     for (size_t i = n; i-- > 0 && status == PERI_OK;)

@@ -24,7 +24,8 @@ static int is_alive(const pe_vgen *g, uint32_t slot)
 
 static int loan_alive(void *ctx, uint32_t slot)
 {
-    return is_alive(ctx, slot);
+    const pe_vgen *g = ctx;
+    return pe_vgen_visible(g, slot, g->taking);
 }
 
 static peri_status loan_fits(void *ctx, const unsigned char source[64], uint32_t slots)
@@ -148,8 +149,11 @@ static peri_status save_index(peri_vectors *v, pe_vindex *x, const peri_task *ta
     return peri_index_save(x->ix, v->index_path, task);
 }
 
+/* What a reader of `mark` or more sees, goes in; the caller has seen to it that there are no
+ * others. */
 static peri_status take_rows(pe_vgen *g, peri_index *ix, uint32_t mark, const peri_task *task)
 {
+    g->taking = mark;
     if (mark)
         PE_TRY(pe_vgen_verify(g, 0, (uint64_t)mark * g->stride));
     return pe_index_take(ix, mark, task);
@@ -196,11 +200,11 @@ peri_status peri_vectors_build_index(peri_vectors *v, peri_index *empty, const p
     return status;
 }
 
-static peri_status forget_dead(pe_vindex *x)
+static peri_status forget_dead(pe_vindex *x, uint32_t mark)
 {
     uint32_t slots = pe_slots_count(&x->ix->slots);
     for (uint32_t slot = 0; slot < slots; slot++)
-        if (!is_alive(x->gen, slot) && !pe_slots_dead(&x->ix->slots, slot))
+        if (!pe_vgen_visible(x->gen, slot, mark) && !pe_slots_dead(&x->ix->slots, slot))
             PE_TRY(peri_index_remove(x->ix, slot));
     return PERI_OK;
 }
@@ -209,8 +213,11 @@ static peri_status keep_up(peri_vectors *v, pe_vindex *x, const peri_task *task)
 {
     pe_vgen *g = atomic_load(&v->gen);
     uint32_t mark = pe_vgen_count(g);
+    /* The index changes in place. A search that began with a lower count may still look for rows
+     * that have died since: it must not find them gone, nor above its mark. */
+    pe_epoch_wait(&v->epoch);
     PE_TRY(take_rows(g, x->ix, mark, task));
-    PE_TRY(forget_dead(x));
+    PE_TRY(forget_dead(x, mark));
     PE_TRY(pe_vectors_begin_write(v));
     set_mark(x, mark);
     pe_vectors_end_write(v);

@@ -4,7 +4,7 @@
 #include "base/checked.h"
 #include "mmap/vectors_parts.h"
 
-enum { EXTENT_MIN = 1 << 20, EXTENT_MAX = 256 << 20, PREFAULT = 4 << 20 };
+enum { EXTENT_MIN = PE_VBLOCK, DOUBLE_TO = 16 << 20, EXTENT_MAX = 256 << 20, PREFAULT = 4 << 20 };
 #define ADDRESS_SPACE ((uint64_t)1 << 40)
 
 void pe_vmap_ref(pe_vmap *m)
@@ -109,7 +109,11 @@ peri_status pe_vgen_grow(pe_vgen *g, uint64_t bytes)
 {
     if (bytes <= g->room)
         return PERI_OK;
-    uint64_t more = bytes - g->room, spare = g->room / 8, end = pe_round_up(g->end, PE_VBLOCK);
+    uint64_t more = bytes - g->room, end = pe_round_up(g->end, PE_VBLOCK);
+    /* Space is taken for an eighth more than there is; small files double, because each time costs
+     * a tenth of a millisecond. */
+    uint64_t spare = g->room < DOUBLE_TO ? g->room : DOUBLE_TO;
+    spare = spare > g->room / 8 ? spare : g->room / 8;
     spare = spare < EXTENT_MIN ? EXTENT_MIN : spare > EXTENT_MAX ? EXTENT_MAX : spare;
     more = pe_round_up(more > spare ? more : spare, PE_VBLOCK);
     PE_TRY(pe_grow(g->host, &g->extents, &g->extents_room, g->n_extents + 1, sizeof *g->extents));

@@ -39,7 +39,7 @@ enum {
     PE_VBLOCK_SHIFT = 16, /* checksums of rows, and the alignment of extents */
     PE_VBLOCK = 1 << PE_VBLOCK_SHIFT,
     PE_VKEY_HEAD = 2,    /* a key in memory and in a frame: its size, its bytes */
-    PE_VPIECE = 1 << 19, /* rows go to the file by so many bytes: see vectors_write.c */
+    PE_VPIECE = 1 << 20, /* rows go to the file by so many bytes: see vectors_write.c */
 };
 
 /* ---- address space: vectors_map.c ---- */
@@ -112,6 +112,7 @@ typedef struct pe_vgen {
     uint64_t end;                /* bytes of the file that are spoken for */
     _Atomic uint64_t file_bytes; /* the same, for info */
     size_t prefaulted;           /* bytes of row space that are ready to be stored to */
+    uint32_t taking; /* the count that an index takes rows in by; guarded by `building` */
     /* the last checkpoint */
     _Atomic uint64_t sequence;
     uint64_t frame_at, frame_size, frame_sum;
