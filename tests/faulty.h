@@ -206,6 +206,47 @@ static inline int faulty_unmap(void *ctx, void *addr, size_t n)
     return peri_files_posix()->unmap(NULL, addr, n);
 }
 
+static inline int faulty_datasync(void *ctx, int fd)
+{
+    faulty *f = ctx;
+    int rc = faulty_toll(f, "datasync");
+    f->syncs++;
+    (void)fd;
+    return rc;
+}
+
+static inline int faulty_allocate(void *ctx, int fd, uint64_t offset, uint64_t n)
+{
+    faulty *f = ctx;
+    int rc = faulty_toll(f, "allocate");
+    return rc ? rc : peri_files_posix()->allocate(NULL, fd, offset, n);
+}
+
+static inline int faulty_map_shared(void *ctx, int fd, size_t n, void **out)
+{
+    faulty *f = ctx;
+    int rc = faulty_toll(f, "map_shared");
+    if (rc == 0)
+        rc = peri_files_posix()->map_shared(NULL, fd, n, out);
+    f->maps += rc == 0;
+    return rc;
+}
+
+/* Giving a lock back is cleaning up: it does not fail. */
+static inline int faulty_lock(void *ctx, int fd, int take)
+{
+    faulty *f = ctx;
+    int rc = take ? faulty_toll(f, "lock") : 0;
+    return rc ? rc : peri_files_posix()->lock(NULL, fd, take);
+}
+
+static inline int faulty_make_dir(void *ctx, const char *path)
+{
+    faulty *f = ctx;
+    int rc = faulty_toll(f, "make_dir");
+    return rc ? rc : peri_files_posix()->make_dir(NULL, path);
+}
+
 /* ---- use ---- */
 
 static inline void faulty_init(faulty *f, faulty_what what, uint64_t n, int sticky)
@@ -231,7 +272,12 @@ static inline void faulty_init(faulty *f, faulty_what what, uint64_t n, int stic
                             .unlink = faulty_unlink,
                             .sync_dir = faulty_sync_dir,
                             .map = faulty_map,
-                            .unmap = faulty_unmap};
+                            .unmap = faulty_unmap,
+                            .datasync = faulty_datasync,
+                            .allocate = faulty_allocate,
+                            .map_shared = faulty_map_shared,
+                            .lock = faulty_lock,
+                            .make_dir = faulty_make_dir};
 }
 
 /* Nothing held, nothing freed wrongly. */
