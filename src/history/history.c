@@ -4,7 +4,10 @@
 
 #include <unistd.h>
 
-enum { FILE_SIZE = 128 << 20 };
+enum {
+    FILE_SIZE = 128 << 20,
+    HINT_BYTES = 4 << 20, /* less is read in no time */
+};
 
 /* ---- views ---- */
 
@@ -113,6 +116,8 @@ peri_status pe_history_open(pe_history **out, const peri_env *env, const pe_hist
     h->config = *config;
     if (!h->config.file_size)
         h->config.file_size = FILE_SIZE;
+    if (!h->config.hint_bytes)
+        h->config.hint_bytes = HINT_BYTES;
     if (!h->config.durability)
         h->config.durability = PE_DURABLE_COMMIT;
     h->pid = (long)getpid();

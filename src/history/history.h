@@ -52,6 +52,7 @@ typedef struct pe_history_config {
     uint32_t interval_ms;
     uint64_t file_size; /* 0 = 128 MiB */
     int compress;       /* series in compacted files */
+    uint64_t hint_bytes; /* of journal that make a new hint worth while; 0 = 4 MiB */
 } pe_history_config;
 
 /* One version, or a block of them. Pointers live as long as the read. */
@@ -89,7 +90,7 @@ peri_status pe_history_write(pe_history *h, const pe_write *writes, size_t n, in
                              uint64_t *sequence, size_t *n_done);
 /* Everything accepted so far becomes durable. */
 peri_status pe_history_sync(pe_history *h);
-/* Write a hint for what there is now, when it would save reading 4 MiB or more; syncs first. */
+/* Write a hint for what there is now, when it saves reading config.hint_bytes; syncs first. */
 peri_status pe_history_save_hint(pe_history *h);
 
 /* ---- reading ---- */

@@ -160,7 +160,7 @@ peri_status pe_history_save_hint(pe_history *h)
         return pe_fail(PERI_ERR_POISONED, "%s: an fsync failed earlier", h->journal->dir);
     pthread_mutex_lock(&h->care);
     pthread_mutex_lock(&h->write);
-    int worth = h->journal_bytes - h->hinted >= PE_HINT_BYTES;
+    int worth = h->journal_bytes - h->hinted >= h->config.hint_bytes;
     pthread_mutex_unlock(&h->write);
     peri_status status = worth ? save_hint(h) : PERI_OK;
     pthread_mutex_unlock(&h->care);

@@ -151,7 +151,6 @@ peri_status pe_history_writable(const pe_history *h);
 peri_status pe_base_open(pe_base **out, pe_history *h, uint64_t number);
 void pe_base_unpin(void *owner, void *base, uint64_t host);
 peri_status pe_base_find(const pe_history *h, const pe_view *v, peri_slice key, pe_version *out);
-enum { PE_HINT_BYTES = 4 << 20 }; /* of journal behind the last hint: less is read in no time */
 /* Sections of a base and of a hint. */
 #define PE_BASE_KIND PE_FOURCC('P', 'B', 'A', 'S')
 #define PE_HINT_KIND PE_FOURCC('P', 'H', 'N', 'T')
