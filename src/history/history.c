@@ -1,8 +1,5 @@
 /* Opening, closing, views. */
-#define _GNU_SOURCE
 #include "history/history_parts.h"
-
-#include <unistd.h>
 
 enum {
     FILE_SIZE = 128 << 20,
@@ -61,9 +58,9 @@ peri_status pe_history_writable(const pe_history *h)
 {
     if (h->config.readonly)
         return pe_fail(PERI_ERR_STATE, "%s: opened for reading only", h->journal->dir);
-    if (h->pid != (long)getpid())
-        return pe_fail(PERI_ERR_FORKED, "%s: opened by process %ld, written to in its child %ld",
-                       h->journal->dir, h->pid, (long)getpid());
+    if (pe_forked(&h->mark))
+        return pe_fail(PERI_ERR_FORKED, "%s: opened by process %ld, written to in a child of it",
+                       h->journal->dir, h->mark.pid);
     return PERI_OK;
 }
 
@@ -120,7 +117,7 @@ peri_status pe_history_open(pe_history **out, const peri_env *env, const pe_hist
         h->config.hint_bytes = HINT_BYTES;
     if (!h->config.durability)
         h->config.durability = PE_DURABLE_COMMIT;
-    h->pid = (long)getpid();
+    pe_forkmark_make(&h->mark);
     pe_epoch_init(&h->epoch, &h->host, h);
     pthread_mutex_init(&h->write, NULL);
     pthread_mutex_init(&h->care, NULL);
@@ -144,7 +141,7 @@ void pe_history_close(pe_history *h)
 {
     if (!h)
         return;
-    int forked = h->pid != (long)getpid();
+    int forked = pe_forked(&h->mark);
     if (!h->config.readonly && !forked) {
         (void)pe_history_save_hint(h);
         pe_journal_finish(h->journal);
@@ -169,6 +166,7 @@ void pe_history_close(pe_history *h)
         pthread_mutex_destroy(&h->care);
         pthread_mutex_destroy(&h->write);
     }
+    pe_forkmark_free(&h->mark);
     pe_free(&host, h, sizeof *h);
 }
 

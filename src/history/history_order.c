@@ -3,10 +3,7 @@
  * runs that are not at least twice as long as the next are merged, so that each key is merged
  * about log n times in all. (A skip list kept at every put was the alternative: it costs the load
  * of a million keys about as much as all else together.) */
-#define _GNU_SOURCE
 #include "history/history_parts.h"
-
-#include <unistd.h>
 
 typedef struct sorter {
     const pe_history *h;
@@ -334,7 +331,7 @@ peri_status pe_read_scan(pe_read *r, peri_slice prefix, peri_slice after, int de
     else
         behind = 0;
     while (more) {
-        if (h->pid == (long)getpid())
+        if (!pe_forked(&h->mark))
             pthread_mutex_lock(&h->order);
         else if (pthread_mutex_trylock(&h->order) != 0)
             return pe_fail(PERI_ERR_FORKED, "%s: keys were being sorted when the process forked",

@@ -2,6 +2,7 @@
 #ifndef PE_HISTORY_PARTS_H
 #define PE_HISTORY_PARTS_H
 
+#include "base/forkmark.h"
 #include "history/history.h"
 #include "persist/journal_format.h"
 
@@ -78,7 +79,7 @@ struct pe_history {
     pe_host host;
     pe_epoch epoch;
     pe_history_config config;
-    long pid;
+    pe_forkmark mark;
     pthread_mutex_t write;
     pe_journal *journal;
     _Atomic(pe_view *) view;

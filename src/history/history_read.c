@@ -1,9 +1,6 @@
 /* Reads: a place in the epoch, a view, a sequence. */
-#define _GNU_SOURCE
 #include "history/history_parts.h"
 #include "history/series.h"
-
-#include <unistd.h>
 
 /* Columns of one block: sequences, times, values. */
 enum { UNPACK_BYTES = PE_SERIES_MAX * 3 * 8 };
@@ -13,7 +10,7 @@ static int held(const pe_history *history, uint64_t as_of)
     pe_history *h = (pe_history *)(uintptr_t)history;
     int found = 0;
     /* In a child of fork the lock may be held by a thread that is not there. */
-    if (h->pid == (long)getpid())
+    if (!pe_forked(&h->mark))
         pthread_mutex_lock(&h->snapshots_lock);
     else if (pthread_mutex_trylock(&h->snapshots_lock) != 0)
         return 0;

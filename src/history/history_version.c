@@ -149,6 +149,12 @@ peri_status pe_view_version(const pe_history *h, const pe_view *v, uint64_t plac
     spot s;
     uint64_t size;
     PE_TRY(find_spot(h, v, place, &s));
+    /* A version of up to 256 bytes arrives in the time of one miss, not of one after the other. */
+    if (s.room >= 256) {
+        __builtin_prefetch(s.b + 64);
+        __builtin_prefetch(s.b + 128);
+        __builtin_prefetch(s.b + 192);
+    }
     if (!pe_op_get(s.b, s.room, out, &size) || !verify_spot(&s, out->size))
         return damaged(&s, "the checksum of a version fails");
     out->place = place;

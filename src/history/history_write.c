@@ -208,6 +208,10 @@ static peri_status write_locked(pe_history *h, const pe_write *w, size_t n, uint
     unsigned char *payload;
     uint64_t offset, size;
     pe_jfile *f;
+    if (n == 1) { /* its slot comes while the journal makes room */
+        const pe_table *t = atomic_load_explicit(&h->view, memory_order_relaxed)->table;
+        __builtin_prefetch(&t->slots[pe_history_hash(h, w[0].key) & t->mask], 1);
+    }
     PE_TRY(pe_journal_reserve(h->journal, room, &payload, &offset, &f));
     if (h->files_version != h->journal->files_version) {
         PE_TRY(pe_history_renew_view(h));
