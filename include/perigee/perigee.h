@@ -4,5 +4,9 @@
 #include "perigee/base.h"
 #include "perigee/index.h"
 #include "perigee/io.h"
+#include "perigee/log.h"
+#include "perigee/model.h"
+#include "perigee/run.h"
 #include "perigee/space.h"
+#include "perigee/tensor.h"
 #endif
