@@ -16,6 +16,10 @@ static const struct {
     {"info", "describe an index or a file of vectors", cmd_info},
     {"check", "prove that an index is whole", cmd_check},
     {"convert", "turn files of vectors, or an index, into another format", cmd_convert},
+    {"log", "look after an append-only log of typed values", cmd_log},
+    {"tensor", "tensors in a log", cmd_tensor},
+    {"model", "a registry of models in a log", cmd_model},
+    {"run", "experiments in a log", cmd_run},
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof *commands };

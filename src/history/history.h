@@ -50,8 +50,8 @@ typedef struct pe_history_config {
     int readonly, create, accept_loss;
     uint32_t durability; /* PE_DURABLE_*, the strongest that writes will ask for */
     uint32_t interval_ms;
-    uint64_t file_size; /* 0 = 128 MiB */
-    int compress;       /* series in compacted files */
+    uint64_t file_size;  /* 0 = 128 MiB */
+    int compress;        /* series in compacted files */
     uint64_t hint_bytes; /* of journal that make a new hint worth while; 0 = 4 MiB */
 } pe_history_config;
 
