@@ -23,7 +23,7 @@ LEVEL = {
 # Public header -> the folder that implements it and counts as its owner.
 HEADER = {
     "base.h": "base", "space.h": "rows", "fuse.h": "fuse", "io.h": "io", "index.h": "index", "sparse.h": "sparse",
-    "text.h": "text", "vectors.h": "mmap", "log.h": "log", "store.h": "store",
+    "text.h": "text", "vectors.h": "mmap", "log.h": "log", "tensor.h": "log", "model.h": "log", "run.h": "log", "store.h": "store",
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+["<]([^">]+)[">]')
 # registry.c, alone at the root of src/, names every kind; the contracts that it fills in declare it.
