@@ -206,6 +206,15 @@ static inline int faulty_unmap(void *ctx, void *addr, size_t n)
     return peri_files_posix()->unmap(NULL, addr, n);
 }
 
+static inline int faulty_datasync(void *ctx, int fd)
+{
+    faulty *f = ctx;
+    int rc = faulty_toll(f, "datasync");
+    f->syncs++;
+    (void)fd;
+    return rc;
+}
+
 static inline int faulty_allocate(void *ctx, int fd, uint64_t offset, uint64_t n)
 {
     faulty *f = ctx;
@@ -232,6 +241,16 @@ static inline int faulty_reserve(void *ctx, size_t n, void **out)
     return rc;
 }
 
+static inline int faulty_map_shared(void *ctx, int fd, size_t n, void **out)
+{
+    faulty *f = ctx;
+    int rc = faulty_toll(f, "map_shared");
+    if (rc == 0)
+        rc = peri_files_posix()->map_shared(NULL, fd, n, out);
+    f->maps += rc == 0;
+    return rc;
+}
+
 /* Within what was reserved: no mapping of its own. */
 static inline int faulty_map_at(void *ctx, void *addr, int fd, size_t n, uint64_t offset,
                                 int writable)
@@ -239,6 +258,13 @@ static inline int faulty_map_at(void *ctx, void *addr, int fd, size_t n, uint64_
     faulty *f = ctx;
     int rc = faulty_toll(f, "map_at");
     return rc ? rc : peri_files_posix()->map_at(NULL, addr, fd, n, offset, writable);
+}
+
+static inline int faulty_make_dir(void *ctx, const char *path)
+{
+    faulty *f = ctx;
+    int rc = faulty_toll(f, "make_dir");
+    return rc ? rc : peri_files_posix()->make_dir(NULL, path);
 }
 
 /* ---- use ---- */
@@ -270,7 +296,10 @@ static inline void faulty_init(faulty *f, faulty_what what, uint64_t n, int stic
                             .allocate = faulty_allocate,
                             .lock = faulty_lock,
                             .reserve = faulty_reserve,
-                            .map_at = faulty_map_at};
+                            .map_at = faulty_map_at,
+                            .datasync = faulty_datasync,
+                            .map_shared = faulty_map_shared,
+                            .make_dir = faulty_make_dir};
 }
 
 /* Nothing held, nothing freed wrongly. */

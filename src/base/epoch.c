@@ -86,10 +86,9 @@ void pe_epoch_wait(pe_epoch *e)
             sched_yield();
 }
 
-void pe_epoch_reclaim(pe_epoch *e)
+/* The epoch in which the reader entered that is inside longest; UINT64_MAX when none is. */
+static uint64_t oldest_reader(const pe_epoch *e)
 {
-    if (e->n_retired == 0)
-        return;
     uint64_t oldest = UINT64_MAX;
     atomic_thread_fence(memory_order_seq_cst);
     for (unsigned i = 0; i < PE_READERS; i++) {
@@ -97,6 +96,14 @@ void pe_epoch_reclaim(pe_epoch *e)
         if (seen != 0 && seen < oldest)
             oldest = seen;
     }
+    return oldest;
+}
+
+void pe_epoch_reclaim(pe_epoch *e)
+{
+    if (e->n_retired == 0)
+        return;
+    uint64_t oldest = oldest_reader(e);
     size_t kept = 0, n = e->n_retired;
     for (size_t i = 0; i < n; i++) {
         pe_retired r = e->retired[i];

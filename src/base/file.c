@@ -98,18 +98,16 @@ static int posix_unmap(void *ctx, void *addr, size_t n)
     return munmap(addr, n) < 0 ? -errno : 0;
 }
 
+static int posix_datasync(void *ctx, int fd)
+{
+    (void)ctx;
+    return fdatasync(fd) < 0 ? -errno : 0;
+}
+
 static int posix_allocate(void *ctx, int fd, uint64_t offset, uint64_t n)
 {
     (void)ctx;
     return -posix_fallocate(fd, (off_t)offset, (off_t)n);
-}
-
-/* POSIX locks would vanish when any code of the process closes the file: these do not. */
-static int posix_lock(void *ctx, int fd, int on)
-{
-    (void)ctx;
-    struct flock l = {.l_type = on ? F_WRLCK : F_UNLCK, .l_whence = SEEK_SET};
-    return fcntl(fd, F_OFD_SETLK, &l) < 0 ? -errno : 0;
 }
 
 static int posix_reserve(void *ctx, size_t n, void **out)
@@ -122,12 +120,39 @@ static int posix_reserve(void *ctx, size_t n, void **out)
     return 0;
 }
 
+static int posix_map_shared(void *ctx, int fd, size_t n, void **out)
+{
+    (void)ctx;
+    void *p = mmap(NULL, n, PROT_READ, MAP_SHARED, fd, 0);
+    if (p == MAP_FAILED)
+        return -errno;
+    *out = p;
+    return 0;
+}
+
 static int posix_map_at(void *ctx, void *addr, int fd, size_t n, uint64_t offset, int writable)
 {
     (void)ctx;
     void *p = mmap(addr, n, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED | MAP_FIXED,
                    fd, (off_t)offset);
     return p == MAP_FAILED ? -errno : 0;
+}
+
+/* Not fcntl's older locks: those vanish when any code of the process closes the file. */
+static int posix_lock(void *ctx, int fd, int take)
+{
+    (void)ctx;
+    struct flock range = {
+        .l_type = (short)(take ? F_WRLCK : F_UNLCK), .l_whence = SEEK_SET, .l_len = 1};
+    if (fcntl(fd, F_OFD_SETLK, &range) == 0)
+        return 0;
+    return errno == EACCES ? -EAGAIN : -errno;
+}
+
+static int posix_make_dir(void *ctx, const char *path)
+{
+    (void)ctx;
+    return mkdir(path, 0777) < 0 ? -errno : 0;
 }
 
 const peri_files *peri_files_posix(void)
@@ -145,8 +170,11 @@ const peri_files *peri_files_posix(void)
         .sync_dir = posix_sync_dir,
         .map = posix_map,
         .unmap = posix_unmap,
+        .datasync = posix_datasync,
         .allocate = posix_allocate,
+        .map_shared = posix_map_shared,
         .lock = posix_lock,
+        .make_dir = posix_make_dir,
         .reserve = posix_reserve,
         .map_at = posix_map_at,
     };
@@ -241,11 +269,6 @@ peri_status pe_file_allocate(const pe_file *f, uint64_t offset, uint64_t n)
     return rc < 0 ? pe_fail_errno(-rc, "allocate", f->path) : PERI_OK;
 }
 
-int pe_file_lock(const pe_file *f, int on)
-{
-    return f->files->lock(f->files->ctx, f->fd, on);
-}
-
 peri_status pe_file_map_at(const pe_file *f, void *addr, size_t n, uint64_t offset, int writable)
 {
     int rc = f->files->map_at(f->files->ctx, addr, f->fd, n, offset, writable);
@@ -276,4 +299,30 @@ peri_status pe_file_sync_dir(const peri_files *files, const char *path)
 void pe_file_unlink(const peri_files *files, const char *path)
 {
     files->unlink(files->ctx, path);
+}
+
+peri_status pe_file_datasync(const pe_file *f)
+{
+    int rc = f->files->datasync(f->files->ctx, f->fd);
+    return rc < 0 ? pe_fail_errno(-rc, "fdatasync", f->path) : PERI_OK;
+}
+
+peri_status pe_file_map_shared(const pe_file *f, size_t n, void **out)
+{
+    int rc = f->files->map_shared(f->files->ctx, f->fd, n, out);
+    return rc < 0 ? pe_fail_errno(-rc, "mmap", f->path) : PERI_OK;
+}
+
+peri_status pe_file_lock(const pe_file *f, int take)
+{
+    int rc = f->files->lock(f->files->ctx, f->fd, take);
+    if (rc == -EAGAIN)
+        return pe_fail(PERI_ERR_BUSY, "%s: held by another writer", f->path);
+    return rc < 0 ? pe_fail_errno(-rc, "lock", f->path) : PERI_OK;
+}
+
+peri_status pe_file_make_dir(const peri_files *files, const char *path)
+{
+    int rc = files->make_dir(files->ctx, path);
+    return rc < 0 ? pe_fail_errno(-rc, "mkdir", path) : PERI_OK;
 }

@@ -76,11 +76,19 @@ typedef struct pe_kind {
     peri_status (*reserve)(peri_index *ix, size_t slots, size_t rows, int exact, unsigned workers);
     /* Called before rows are stored, with the batch about to come: the place to train. */
     peri_status (*before)(peri_index *ix, const float *rows, size_t n, pe_progress *progress);
+    /* Whether insert wants a batch of n rows in one call: n, or 0 to have it by parts, so that its
+     * rows are found while the rest goes in. */
+    size_t (*at_once)(const peri_index *ix, size_t n);
+    /* Train on a sample, checked (peri_index_train). NULL: the kind has nothing to train. */
+    peri_status (*train)(peri_index *ix, const float *rows, size_t n, pe_progress *progress,
+                         unsigned workers);
     /* Link the rows in these slots, which ascend but may leave gaps where rows are borrowed: a slot
      * that is passed over holds no row and is never linked to. On cancellation *done tells the
      * prefix that is in. NULL: all are in. */
     peri_status (*insert)(peri_index *ix, const uint32_t *slots, size_t n, pe_progress *progress,
                           unsigned workers, size_t *done);
+    /* The rows of a batch that insert had in one call are bound and found: the place to measure. */
+    peri_status (*settled)(peri_index *ix, pe_progress *progress, unsigned workers);
     /* The row of this slot was hidden. Bounded work; calls pe_slots_release once nothing links to
      * a slot. NULL: nothing ever links to one. */
     void (*removed)(peri_index *ix, uint32_t slot);
@@ -187,8 +195,13 @@ peri_status pe_exact_search(pe_search *s);
 /* The same over a list of slots. */
 peri_status pe_exact_list(pe_search *s, const uint32_t *slots, size_t n);
 
-/* Measure recall by effort on rows of the index and publish the curve. */
-peri_status pe_index_calibrate(peri_index *ix, pe_progress *progress, unsigned workers);
+/* Measure recall by effort on up to `samples` rows of the index (PE_SAMPLES at most) and publish
+ * the curve; with fewer rows than PE_CURVE_ROWS there is none. */
+enum { PE_SAMPLES = 200 };
+peri_status pe_index_calibrate(peri_index *ix, size_t samples, pe_progress *progress,
+                               unsigned workers);
+/* The effort that a recall takes; twice the largest measured where that does not reach it. */
+uint32_t pe_curve_effort(const pe_curve *c, float recall);
 
 /* Make an empty index one over borrowed rows. Errors: ERR_ARG, ERR_DIMENSION, ERR_CONFIG. */
 peri_status pe_index_borrow(peri_index *ix, const pe_loan *loan);
@@ -209,6 +222,9 @@ peri_status pe_index_load_array(peri_index *ix, pe_segr *r, uint32_t tag, pe_arr
                                 uint32_t count, int map, int writable, int lazy);
 /* The section of a tag, which must have this size. */
 peri_status pe_index_section(pe_segr *r, uint32_t tag, uint64_t size, const pe_section **out);
+
+/* For the open of a kind that never links to hidden rows: those of the file are free. */
+peri_status pe_index_free_dead(peri_index *ix);
 
 /* Are rows verified when they are first read? */
 static inline int pe_index_lazy(const peri_index *ix)

@@ -395,8 +395,7 @@ static peri_status load_rows(peri_index *ix, pe_segr *r, const meta *m, int map,
     return pe_index_load_array(ix, r, TAG_CODE, &c->array, m->count, map, writable, 0);
 }
 
-/* A kind without links: hidden rows are free. */
-static peri_status free_dead(peri_index *ix)
+peri_status pe_index_free_dead(peri_index *ix)
 {
     uint32_t count = pe_slots_count(&ix->slots);
     PE_TRY(pe_epoch_reserve(&ix->epoch, count - pe_slots_live(&ix->slots)));
@@ -424,7 +423,7 @@ static peri_status load(peri_index *ix, pe_segr *r, const meta *m, int map, int 
     }
     if (ix->kind->open)
         return ix->kind->open(ix, r, map, writable);
-    return writable ? free_dead(ix) : PERI_OK;
+    return writable ? pe_index_free_dead(ix) : PERI_OK;
 }
 
 /* Whose rows? Asked before any is looked for. */

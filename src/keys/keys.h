@@ -53,12 +53,21 @@ int pe_keys_remove(pe_keys *k, peri_slice key);
 /* Move all live keys together and give back the rest. On failure nothing changes. */
 peri_status pe_keys_compact(pe_keys *k);
 
-/* Write the section. */
+/* The next key in the order in which they were first set (in a file: written), and its id; start
+ * with *cursor = 0, 0 at the end. The writer's. */
+int pe_keys_next(const pe_keys *k, size_t *cursor, uint64_t *id, peri_slice *key);
+
+/* Write the section; save_as under another tag, for a file with several, and only the keys of these
+ * n ids, in this order. */
 peri_status pe_keys_save(const pe_keys *k, pe_segw *w);
+peri_status pe_keys_save_as(const pe_keys *k, pe_segw *w, uint32_t tag, size_t n,
+                            const uint32_t *ids);
 
 /* Read it; an absent section is no keys at all. The reader may be closed afterwards.
  * Errors: ERR_CORRUPT, ERR_NOMEM, ERR_IO. */
 peri_status pe_keys_open(pe_keys **out, pe_host *host, pe_epoch *epoch, pe_segr *r);
+peri_status pe_keys_open_as(pe_keys **out, pe_host *host, pe_epoch *epoch, pe_segr *r,
+                            uint32_t tag);
 
 /* Prove that both tables hold exactly the live keys. *n_faults counts what is wrong, the error
  * detail names the first. */

@@ -18,26 +18,64 @@ static void total_up(const pe_keys *k, const pe_key_view *v, uint64_t *count, ui
     }
 }
 
-peri_status pe_keys_save(const pe_keys *k, pe_segw *w)
+int pe_keys_next(const pe_keys *k, size_t *cursor, uint64_t *id, peri_slice *key)
 {
     const pe_key_view *v = pe_keys_view(k);
+    while (pe_keys_next_record(k, v, cursor)) {
+        const pe_key_record *r = pe_key_at(v, *cursor);
+        *cursor += pe_key_record_size(r->size);
+        if (r->dead)
+            continue;
+        *id = pe_key_id(r);
+        *key = (peri_slice){r->key, r->size};
+        return 1;
+    }
+    return 0;
+}
+
+static peri_status save_head(pe_segw *w, uint32_t tag, uint64_t count, uint64_t bytes)
+{
     unsigned char head[FILE_HEAD];
-    uint64_t count, bytes;
-    total_up(k, v, &count, &bytes);
     pe_put_le64(head, count);
     pe_put_le64(head + 8, bytes);
-    PE_TRY(pe_segw_begin(w, PE_KEYS_SECTION, 0));
+    PE_TRY(pe_segw_begin(w, tag, 0));
+    return pe_segw_put(w, head, sizeof head);
+}
+
+static peri_status save_key(pe_segw *w, uint64_t id, peri_slice key)
+{
+    unsigned char head[FILE_RECORD_HEAD];
+    pe_put_le64(head, id);
+    pe_put_le16(head + 8, (uint16_t)key.size);
     PE_TRY(pe_segw_put(w, head, sizeof head));
-    for (size_t place = 0; pe_keys_next_record(k, v, &place);) {
-        const pe_key_record *r = pe_key_at(v, place);
-        if (!r->dead) {
-            pe_put_le64(head, pe_key_id(r));
-            pe_put_le16(head + 8, r->size);
-            PE_TRY(pe_segw_put(w, head, FILE_RECORD_HEAD));
-            PE_TRY(pe_segw_put(w, r->key, r->size));
+    return pe_segw_put(w, key.data, key.size);
+}
+
+peri_status pe_keys_save(const pe_keys *k, pe_segw *w)
+{
+    uint64_t count, bytes, id;
+    peri_slice key;
+    total_up(k, pe_keys_view(k), &count, &bytes);
+    PE_TRY(save_head(w, PE_KEYS_SECTION, count, bytes));
+    for (size_t cursor = 0; pe_keys_next(k, &cursor, &id, &key);)
+        PE_TRY(save_key(w, id, key));
+    return pe_segw_end(w);
+}
+
+peri_status pe_keys_save_as(const pe_keys *k, pe_segw *w, uint32_t tag, size_t n,
+                            const uint32_t *ids)
+{
+    uint64_t count = 0, bytes = 0;
+    peri_slice key;
+    for (size_t i = 0; i < n; i++)
+        if (pe_keys_key_of(k, ids[i], &key)) {
+            count++;
+            bytes += key.size;
         }
-        place += pe_key_record_size(r->size);
-    }
+    PE_TRY(save_head(w, tag, count, bytes));
+    for (size_t i = 0; i < n; i++)
+        if (pe_keys_key_of(k, ids[i], &key))
+            PE_TRY(save_key(w, ids[i], key));
     return pe_segw_end(w);
 }
 
@@ -114,8 +152,13 @@ static peri_status read_keys(pe_keys *k, pe_segr *r, const pe_section *s)
 
 peri_status pe_keys_open(pe_keys **out, pe_host *host, pe_epoch *epoch, pe_segr *r)
 {
+    return pe_keys_open_as(out, host, epoch, r, PE_KEYS_SECTION);
+}
+
+peri_status pe_keys_open_as(pe_keys **out, pe_host *host, pe_epoch *epoch, pe_segr *r, uint32_t tag)
+{
     PE_TRY(pe_keys_create(out, host, epoch));
-    const pe_section *s = pe_segr_find(r, PE_KEYS_SECTION);
+    const pe_section *s = pe_segr_find(r, tag);
     if (!s)
         return PERI_OK;
     peri_status status = read_keys(*out, r, s);

@@ -74,7 +74,7 @@ void peri_vectors_close(peri_vectors *v)
     pe_epoch_destroy(&v->epoch);
     pe_vindex_destroy(NULL, atomic_load_explicit(&v->index, memory_order_relaxed), 0);
     pe_vgen_destroy(NULL, atomic_load_explicit(&v->gen, memory_order_relaxed), 0);
-    pe_lock_give(&v->lock, !forked);
+    pe_lock_release(&v->lock, forked);
     pe_free(&v->host, v->path, v->path_room);
     pe_free(&v->host, v->index_path, v->index_path_room);
     pe_free(&v->host, v->temp_path, v->temp_path_room);
@@ -121,6 +121,19 @@ static peri_status check_absent(const peri_vectors *v)
     return pe_fail(PERI_ERR_EXISTS, "%s: something stands there", v->path);
 }
 
+/* <path>.lock: a lock on the file itself would be lost when a new generation takes its name. */
+static peri_status take_lock(peri_vectors *v)
+{
+    size_t room = strlen(v->path) + sizeof ".lock";
+    char *path = pe_alloc(&v->host, room);
+    if (!path)
+        return PERI_ERR_NOMEM;
+    snprintf(path, room, "%s.lock", v->path);
+    peri_status status = pe_lock_take(&v->lock, &v->host, path);
+    pe_free(&v->host, path, room);
+    return status;
+}
+
 peri_status peri_vectors_create(peri_vectors **out, const char *path, const peri_space *space,
                                 const peri_vectors_config *config, const peri_env *env)
 {
@@ -133,7 +146,7 @@ peri_status peri_vectors_create(peri_vectors **out, const char *path, const peri
     if (status == PERI_OK)
         status = pe_space_check(space, &v->space);
     if (status == PERI_OK)
-        status = pe_lock_take(&v->lock, &v->host, path);
+        status = take_lock(v);
     if (status == PERI_OK)
         status = check_absent(v);
     if (status == PERI_OK)
@@ -178,7 +191,7 @@ peri_status peri_vectors_open(peri_vectors **out, const char *path, uint32_t fla
     if (status == PERI_OK)
         status = pe_file_close(&f);
     if (status == PERI_OK && !v->readonly) {
-        status = pe_lock_take(&v->lock, &v->host, path);
+        status = take_lock(v);
         if (status == PERI_OK)
             pe_file_unlink(v->host.files, v->temp_path); /* of a compaction that was killed */
     }

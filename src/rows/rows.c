@@ -179,6 +179,10 @@ static void lvq_fit(const pe_rows *r, const float *x, float *lo, float *step)
         while (i < dim && x[i] == (float)(int32_t)x[i])
             i++;
         if (i == dim) {
+            /* Codes around zero: the terms of a distance are then no larger than it is. (Rows of 0
+             * and 1 with codes of -128 and -127 came out 1.4 from themselves at 1,536 dimensions.)
+             */
+            *lo = min - floorf((255 - (max - min)) / 2);
             *step = 1;
             return;
         }
@@ -369,6 +373,7 @@ void pe_rows_prepare(const pe_rows *r, const float *query, float norm, void *scr
         normalise(query, dim, norm, x);
     else
         memcpy(x, query, (size_t)dim * sizeof *x);
+    out->x = x;
     out->row.q = x;
     if (r->elem == PE_ELEM_I8) {
         lvq_stats s;

@@ -55,6 +55,7 @@ typedef struct pe_codes {
 
 /* A checked query in every form that the index may need, in room of pe_rows_scratch bytes. */
 typedef struct pe_prepared {
+    const float *x; /* the query; under cosine its direction */
     pe_point row, code;
     const pe_codes *codes; /* those that `code` is for; NULL when there are none or the query lies
                             * outside of their range */

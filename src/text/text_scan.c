@@ -1,0 +1,241 @@
+/* Flat queries, window by window.
+ *
+ * OR: MaxScore in windows (Turtle and Flood, IPM 1995, in the bulk form that Lucene 10 uses). The
+ * leaves of a window are put in the order of their bounds; those at the low end that together
+ * cannot lift a document to the k-th score are only looked up, for documents that the others have
+ * brought near enough. The others are added up in an array of the window. Bounds are those of the
+ * run: with 8,192 documents to a window most windows of a query with a rare term are skipped whole,
+ * or have a single list to walk.
+ *
+ * AND: the shortest run of the window leads; the others are searched for its documents.
+ *
+ * Both are exact: what is left out has a bound below the k-th score. */
+#include "text/text.h"
+
+enum {
+    PRUNED_LEAVES = 64, /* with more than this nothing is looked up: ordering would cost more */
+    BLOCK = 64,         /* documents whose sums are cleared together */
+    BLOCKS = PE_WINDOW / BLOCK,
+    SPARSE = 1024, /* fewer postings than this: look at the blocks they fell in, else at all */
+};
+
+/* ---- sums ---- */
+
+/* The hot loop: one byte of length, one of count, one cell of a table, one sum. */
+static void add_bytes(const pe_find *f, const pe_leaf *l, const uint8_t *classes, uint64_t *touched)
+{
+    const uint16_t *ids = l->at.list.ids + l->at.first;
+    const uint8_t *counts = (const uint8_t *)l->at.list.values + l->at.first;
+    const pe_weights *w = &f->s->weights;
+    int32_t *sums = f->s->sums;
+    for (uint32_t i = 0; i < l->n; i++) {
+        uint32_t doc = ids[i];
+        sums[doc] += pe_part_of_score(l->scale, pe_weight(w, counts[i], classes[doc]));
+        if (touched)
+            touched[doc / BLOCK / 64] |= (uint64_t)1 << (doc / BLOCK % 64);
+    }
+}
+
+static void add_any(const pe_find *f, const pe_leaf *l, uint32_t base, uint64_t *touched)
+{
+    const uint16_t *ids = l->at.list.ids;
+    for (uint32_t i = l->at.first; i < l->at.first + l->n; i++) {
+        uint32_t doc = ids[i];
+        f->s->sums[doc] += pe_find_part(f, l, i, base + doc);
+        if (touched)
+            touched[doc / BLOCK / 64] |= (uint64_t)1 << (doc / BLOCK % 64);
+    }
+}
+
+static void add(const pe_find *f, const pe_leaf *l, uint32_t window, uint64_t *touched)
+{
+    uint32_t base = window << PE_WINDOW_SHIFT;
+    if (!f->classes || l->at.list.encoding != PE_ENC_U8)
+        add_any(f, l, base, touched);
+    else if (touched)
+        add_bytes(f, l, f->classes + base, touched);
+    else
+        add_bytes(f, l, f->classes + base, NULL);
+}
+
+void pe_scan_add(pe_find *f, const pe_leaf *l, uint32_t window)
+{
+    add(f, l, window, NULL);
+}
+
+/* ---- looking up ---- */
+
+/* The posting of a document, by galloping on from the last one asked for; 1 if there is one.
+ * Documents are asked for in ascending order. */
+static int find_posting(pe_leaf *l, uint32_t local, uint32_t *posting)
+{
+    const uint16_t *ids = l->at.list.ids + l->at.first;
+    uint32_t low = l->seen, step = 1;
+    while (low + step < l->n && ids[low + step] <= local) {
+        low += step;
+        step *= 2;
+    }
+    uint32_t n = low + step < l->n ? step : l->n - low;
+    while (n > 1) {
+        uint32_t half = n / 2;
+        low = ids[low + half] <= local ? low + half : low;
+        n -= half;
+    }
+    l->seen = low;
+    *posting = l->at.first + low;
+    return ids[low] == local;
+}
+
+/* A document has `sum` of the leaves order[first...]; `rest` is the bound of those before, which
+ * are looked up from the heaviest down while it can still get in. */
+static void consider(pe_find *f, uint32_t window, uint32_t local, int32_t sum, uint32_t first,
+                     int32_t rest)
+{
+    uint32_t doc = (window << PE_WINDOW_SHIFT) + local, posting;
+    if (!pe_find_allowed(f, doc))
+        return;
+    for (uint32_t i = first; i-- > 0;) {
+        if (sum + rest < f->need)
+            return;
+        pe_leaf *l = &f->s->leaves[f->s->order[i]];
+        rest -= l->bound;
+        if (find_posting(l, local, &posting))
+            sum += pe_find_part(f, l, posting, doc);
+    }
+    if (sum >= f->need)
+        pe_find_push(f, sum, doc);
+}
+
+/* ---- OR ---- */
+
+static void order_by_bound(pe_find *f, uint32_t n)
+{
+    uint32_t *order = f->s->order;
+    const pe_leaf *leaves = f->s->leaves;
+    for (uint32_t i = 1; i < n; i++) {
+        uint32_t leaf = order[i], j = i;
+        for (; j > 0 && leaves[order[j - 1]].bound > leaves[leaf].bound; j--)
+            order[j] = order[j - 1];
+        order[j] = leaf;
+    }
+}
+
+/* One list brings documents in: no sums are needed. */
+static void scan_one(pe_find *f, uint32_t window, uint32_t first, int32_t rest)
+{
+    const pe_leaf *l = &f->s->leaves[f->s->order[first]];
+    const uint16_t *ids = l->at.list.ids;
+    uint32_t base = window << PE_WINDOW_SHIFT;
+    for (uint32_t i = l->at.first; i < l->at.first + l->n; i++) {
+        int32_t sum = pe_find_part(f, l, i, base + ids[i]);
+        if (sum + rest >= f->need)
+            consider(f, window, ids[i], sum, first, rest);
+    }
+}
+
+/* Look at a block's sums, and clear them. */
+static void take_block(pe_find *f, uint32_t window, uint32_t block, uint32_t first, int32_t rest)
+{
+    int32_t *sums = f->s->sums + (size_t)block * BLOCK, most = 0;
+    for (unsigned i = 0; i < BLOCK; i++)
+        most = sums[i] > most ? sums[i] : most;
+    if (most && most + rest >= f->need)
+        for (unsigned i = 0; i < BLOCK; i++)
+            if (sums[i] && sums[i] + rest >= f->need)
+                consider(f, window, block * BLOCK + i, sums[i], first, rest);
+    memset(sums, 0, BLOCK * sizeof *sums);
+}
+
+static void scan_sums(pe_find *f, uint32_t window, uint32_t first, uint32_t n, int32_t rest)
+{
+    uint64_t touched[BLOCKS / 64] = {0};
+    uint32_t postings = 0;
+    for (uint32_t i = first; i < n; i++)
+        postings += f->s->leaves[f->s->order[i]].n;
+    int sparse = postings < SPARSE;
+    for (uint32_t i = first; i < n; i++)
+        add(f, &f->s->leaves[f->s->order[i]], window, sparse ? touched : NULL);
+    if (!sparse) {
+        for (uint32_t block = 0; block < BLOCKS; block++)
+            take_block(f, window, block, first, rest);
+        return;
+    }
+    for (uint32_t word = 0; word < BLOCKS / 64; word++)
+        for (uint64_t t = touched[word]; t; t &= t - 1)
+            take_block(f, window, word * 64 + (uint32_t)__builtin_ctzll(t), first, rest);
+}
+
+void pe_scan_any(pe_find *f)
+{
+    uint32_t windows = pe_part_windows(f->part);
+    for (uint32_t window = 0; window < windows; window++) {
+        int64_t bound;
+        if (pe_find_barred(f, window))
+            continue;
+        uint32_t n = pe_find_window(f, window, &bound), first = 0;
+        if (n == 0 || bound < f->need)
+            continue;
+        int32_t rest = 0;
+        if (n <= PRUNED_LEAVES) {
+            order_by_bound(f, n);
+            for (; rest + f->s->leaves[f->s->order[first]].bound < f->need; first++)
+                rest += f->s->leaves[f->s->order[first]].bound;
+        }
+        if (first + 1 == n)
+            scan_one(f, window, first, rest);
+        else
+            scan_sums(f, window, first, n, rest);
+    }
+}
+
+/* ---- AND ---- */
+
+static void order_by_postings(pe_find *f, uint32_t n)
+{
+    uint32_t *order = f->s->order;
+    const pe_leaf *leaves = f->s->leaves;
+    for (uint32_t i = 1; i < n; i++) {
+        uint32_t leaf = order[i], j = i;
+        for (; j > 0 && leaves[order[j - 1]].n > leaves[leaf].n; j--)
+            order[j] = order[j - 1];
+        order[j] = leaf;
+    }
+}
+
+static void intersect(pe_find *f, uint32_t window, uint32_t n, int64_t bound)
+{
+    pe_text_scratch *s = f->s;
+    const pe_leaf *lead = &s->leaves[s->order[0]];
+    const uint16_t *ids = lead->at.list.ids;
+    for (uint32_t i = lead->at.first; i < lead->at.first + lead->n; i++) {
+        uint32_t doc = (window << PE_WINDOW_SHIFT) + ids[i], posting, found = 1;
+        if (!pe_find_allowed(f, doc))
+            continue;
+        int32_t sum = pe_find_part(f, lead, i, doc);
+        int64_t rest = bound - lead->bound;
+        for (; found < n && sum + rest >= f->need; found++) {
+            pe_leaf *l = &s->leaves[s->order[found]];
+            if (!find_posting(l, ids[i], &posting))
+                break;
+            sum += pe_find_part(f, l, posting, doc);
+            rest -= l->bound;
+        }
+        if (found == n && sum >= f->need)
+            pe_find_push(f, sum, doc);
+    }
+}
+
+void pe_scan_all(pe_find *f)
+{
+    uint32_t windows = pe_part_windows(f->part);
+    for (uint32_t window = 0; window < windows; window++) {
+        int64_t bound;
+        if (pe_find_barred(f, window))
+            continue;
+        uint32_t n = pe_find_window(f, window, &bound);
+        if (n < f->s->n_leaves || bound < f->need)
+            continue;
+        order_by_postings(f, n);
+        intersect(f, window, n, bound);
+    }
+}
