@@ -494,7 +494,7 @@ static void a_second_writer_is_told_who_the_first_is(void **state)
     const char *path = scratch("lock.vectors");
     peri_vectors *v = make_vectors(path, 2, PERI_METRIC_L2, 0, NULL), *w;
     char text[64];
-    snprintf(text, sizeof text, "process %ld ", (long)getpid());
+    snprintf(text, sizeof text, "process %ld", (long)getpid());
     assert_status(PERI_ERR_BUSY, peri_vectors_open(&w, path, 0, NULL, NULL));
     assert_detail(text);
     assert_null(w);
