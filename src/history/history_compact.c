@@ -209,7 +209,7 @@ static peri_status do_key(compaction *c, uint64_t place)
     pe_read r;
     peri_slice key;
     PE_TRY(pe_read_begin(&r, c->h, 0));
-    peri_status status = pe_view_key(c->h, r.view, place, &key);
+    peri_status status = pe_view_key(c->h, r.view, place, 1, &key);
     if (status == PERI_OK)
         status = gather(c, &r, key);
     /* The key itself may lie in a buffer: only then it is younger than upto, and dropped here. */

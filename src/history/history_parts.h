@@ -133,8 +133,9 @@ int pe_op_get(const unsigned char *b, uint64_t room, pe_version *v, uint64_t *si
 int pe_op_verify(const unsigned char *b, uint64_t seed, uint64_t offset);
 /* The version at a place, verified. */
 peri_status pe_view_version(const pe_history *h, const pe_view *v, uint64_t place, pe_version *out);
-/* Its key alone, unverified but within bounds: for comparisons on the way. */
-peri_status pe_view_key(const pe_history *h, const pe_view *v, uint64_t place, peri_slice *key);
+/* Its key alone. verify 0: within bounds only, for a place that has just been verified. */
+peri_status pe_view_key(const pe_history *h, const pe_view *v, uint64_t place, int verify,
+                        peri_slice *key);
 peri_status pe_view_former(const pe_history *h, const pe_view *v, pe_version *at);
 pe_jfile *pe_view_file(const pe_view *v, uint64_t number);
 

@@ -161,14 +161,15 @@ peri_status pe_view_version(const pe_history *h, const pe_view *v, uint64_t plac
     return PERI_OK;
 }
 
-peri_status pe_view_key(const pe_history *h, const pe_view *v, uint64_t place, peri_slice *key)
+peri_status pe_view_key(const pe_history *h, const pe_view *v, uint64_t place, int verify,
+                        peri_slice *key)
 {
     spot s;
     pe_version at;
     uint64_t size;
     PE_TRY(find_spot(h, v, place, &s));
-    if (!pe_op_get(s.b, s.room, &at, &size))
-        return damaged(&s, "no version is here");
+    if (!pe_op_get(s.b, s.room, &at, &size) || (verify && !verify_spot(&s, at.size)))
+        return damaged(&s, "the checksum of a version fails");
     *key = at.key;
     return PERI_OK;
 }

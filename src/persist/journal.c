@@ -115,8 +115,12 @@ void pe_journal_finish(pe_journal *j)
     if (!atomic_load(&j->buffer))
         return;
     if (pe_journal_flush(j) == PERI_OK && j->config.durability >= PE_DURABLE_INTERVAL &&
-        pe_journal_wait(j, atomic_load(&j->written), &led) == PERI_OK)
+        pe_journal_wait(j, atomic_load(&j->written), &led) == PERI_OK) {
         pe_journal_mark(j);
+        /* What is durable now is told twice: a file cut off at the end of a record looks whole. */
+        if (atomic_load(&j->synced) > j->manifest.synced)
+            (void)pe_journal_commit(j, j->manifest.owner, 0, NULL, 0);
+    }
 }
 
 void pe_journal_close(pe_journal *j, int forked)

@@ -48,6 +48,7 @@ typedef struct corrupt_plan {
     size_t size;
     corrupt_fn use;
     const void *arg;
+    int plain;  /* the file is no segment: any byte is as likely as any other */
     int reseal; /* make all checksums right again: the structure alone must hold */
     uint64_t seed;
     uint64_t from; /* damage is confined to [from, to); to = 0 means the whole file */
