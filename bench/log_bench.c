@@ -597,7 +597,7 @@ static double get_rate(peri_log *log, const char *key)
     enum { N = 300000 };
     double v, t = now();
     for (int i = 0; i < N; i++)
-        if (peri_log_get_float(log, peri_text(key), &v) != PERI_OK)
+        if (peri_log_get_float(log, peri_cstr(key), &v) != PERI_OK)
             die("get", peri_error_detail());
     return N / (now() - t);
 }
@@ -639,7 +639,7 @@ static void series(const char *name, uint32_t flags, int kind)
         if (kind)
             memcpy(&a.number, &bits, 8);
         want[i] = a.number;
-        peri_log_batch_put(b, peri_text("series"), &a);
+        peri_log_batch_put(b, peri_cstr("series"), &a);
         if (i % STEP == STEP - 1 && peri_log_batch_commit(b, 0, NULL) != PERI_OK)
             die("batch", peri_error_detail());
     }
@@ -649,7 +649,7 @@ static void series(const char *name, uint32_t flags, int kind)
     t = now() - t;
     for (int round = 0; round < 7; round++) {
         double start = now();
-        if (peri_log_series(log, peri_text("series"), NULL, &values, NULL, &n) != PERI_OK)
+        if (peri_log_series(log, peri_cstr("series"), NULL, &values, NULL, &n) != PERI_OK)
             die("series", peri_error_detail());
         start = now() - start;
         best = start < best ? start : best;
@@ -672,9 +672,9 @@ static void bench_history(void)
     path_of("history", "deep", dir);
     remove_tree(dir);
     peri_log *log = log_open(dir, PERI_DURABLE_MEMORY);
-    peri_log_put_float(log, peri_text("shallow"), 1);
+    peri_log_put_float(log, peri_cstr("shallow"), 1);
     for (int i = 0; i < 100000; i++)
-        peri_log_put_float(log, peri_text("deep"), i);
+        peri_log_put_float(log, peri_cstr("deep"), i);
     for (int round = 0; round < 5; round++)
         printf("{\"what\": \"latest\", \"round\": %d, \"one version\": %.0f, \"100,000\": %.0f}\n",
                round, get_rate(log, "shallow"), get_rate(log, "deep"));

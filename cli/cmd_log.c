@@ -122,7 +122,7 @@ static int run_keys(peri_log *log, const char **operands, int n)
     listing l = {.j = {stdout, 0}};
     peri_log_select_init(&select);
     if (n)
-        select.glob = peri_text(operands[0]);
+        select.glob = peri_cstr(operands[0]);
     select.limit = limit;
     select.as_of = as_of;
     table_begin(&l.t, 3, heads);
@@ -142,7 +142,7 @@ static int run_history(peri_log *log, const char **operands, int n)
     range.limit = limit;
     range.as_of = as_of;
     table_begin(&l.t, 4, heads);
-    peri_status status = peri_log_history(log, peri_text(operands[0]), &range, add_version, &l);
+    peri_status status = peri_log_history(log, peri_cstr(operands[0]), &range, add_version, &l);
     if (status != PERI_OK)
         return failed("no history", status);
     return as_json ? CLI_OK : table_end(&l.t);
@@ -153,7 +153,7 @@ static int run_get(peri_log *log, const char **operands, int n)
     peri_atom a;
     peri_buf buf = {0};
     (void)n;
-    peri_status status = peri_log_get(log, peri_text(operands[0]), as_of, &a, &buf);
+    peri_status status = peri_log_get(log, peri_cstr(operands[0]), as_of, &a, &buf);
     if (status != PERI_OK)
         return failed("no value", status);
     int code = CLI_OK;
@@ -223,7 +223,7 @@ static int run_put(peri_log *log, const char **operands, int n)
     int code = parse_value(operands[1], &a);
     if (code != CLI_OK)
         return code;
-    peri_status status = peri_log_put(log, peri_text(operands[0]), &a, &sequence);
+    peri_status status = peri_log_put(log, peri_cstr(operands[0]), &a, &sequence);
     if (status != PERI_OK)
         return failed("cannot put", status);
     printf("%s: %s, sequence %llu\n", operands[0], types[a.type], (unsigned long long)sequence);
@@ -233,7 +233,7 @@ static int run_put(peri_log *log, const char **operands, int n)
 static int run_delete(peri_log *log, const char **operands, int n)
 {
     (void)n;
-    peri_status status = peri_log_delete(log, peri_text(operands[0]));
+    peri_status status = peri_log_delete(log, peri_cstr(operands[0]));
     return status == PERI_OK ? CLI_OK : failed("cannot delete", status);
 }
 

@@ -27,7 +27,7 @@ static int run_list(peri_log *log, const char **operands, int n)
 {
     table t;
     table_begin(&t, 6, heads);
-    peri_status status = n ? peri_model_versions(log, peri_text(operands[0]), add, &t)
+    peri_status status = n ? peri_model_versions(log, peri_cstr(operands[0]), add, &t)
                            : peri_model_names(log, add, &t);
     int code = table_end(&t);
     return status == PERI_OK ? code : cli_failed("no model", status, NULL);
@@ -42,8 +42,8 @@ static int run_save(peri_log *log, const char **operands, int n)
     int code = actions_read_file(operands[1], &data, &size);
     if (code != CLI_OK)
         return code;
-    peri_status status = peri_model_save(log, peri_text(operands[0]), (peri_slice){data, size},
-                                         peri_text(metadata), &info);
+    peri_status status = peri_model_save(log, peri_cstr(operands[0]), (peri_slice){data, size},
+                                         peri_cstr(metadata), &info);
     free(data);
     if (status != PERI_OK)
         return cli_failed("cannot save", status, NULL);
@@ -56,7 +56,7 @@ static int run_load(peri_log *log, const char **operands, int n)
     peri_buf data = {0};
     peri_model_info info;
     (void)n;
-    peri_status status = peri_model_load(log, peri_text(operands[0]), version, &data, NULL, &info);
+    peri_status status = peri_model_load(log, peri_cstr(operands[0]), version, &data, NULL, &info);
     int code = status == PERI_OK ? actions_write_file(operands[1], data.data, data.size)
                                  : cli_failed("cannot load", status, NULL);
     peri_buf_free(&data);
@@ -72,7 +72,7 @@ static int run_stage(peri_log *log, const char **operands, int n)
         return cli_usage("model", "'%s' is no version", operands[1]);
     for (uint32_t s = 0; peri_stage_name(s); s++)
         if (strcmp(operands[2], peri_stage_name(s)) == 0) {
-            peri_status status = peri_model_set_stage(log, peri_text(operands[0]), v, s);
+            peri_status status = peri_model_set_stage(log, peri_cstr(operands[0]), v, s);
             return status == PERI_OK ? CLI_OK : cli_failed("cannot set the stage", status, NULL);
         }
     return cli_usage("model", "'%s' is none of Development, Staging, Production, Archived",

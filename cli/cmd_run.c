@@ -31,7 +31,7 @@ static int add_run(void *ctx, const peri_run_info *run)
         table_put(&l->t, "%.1f s", (double)(run->finished - run->started) * 1e-6);
     else
         table_put(&l->t, "-");
-    if (sort_by && peri_run_get_metric(l->log, run->id, peri_text(sort_by), &metric) == PERI_OK)
+    if (sort_by && peri_run_get_metric(l->log, run->id, peri_cstr(sort_by), &metric) == PERI_OK)
         table_put(&l->t, "%.6g", metric);
     else if (sort_by)
         table_put(&l->t, "-");
@@ -66,7 +66,7 @@ static int run_list(peri_log *log, const char **operands, int n)
     q.limit = limit;
     q.descending = (uint32_t)descending;
     if (sort_by) {
-        q.sort_by = peri_text(sort_by);
+        q.sort_by = peri_cstr(sort_by);
         snprintf(last, sizeof last, ">%s", sort_by);
         heads[4] = last;
     }
@@ -76,7 +76,7 @@ static int run_list(peri_log *log, const char **operands, int n)
     if (state_word && !q.state)
         return cli_usage("run", "'%s' is none of running, completed, failed, killed", state_word);
     table_begin(&l.t, sort_by ? 5 : 4, heads);
-    peri_status status = peri_run_find(log, peri_text(operands[0]), &q, add_run, &l);
+    peri_status status = peri_run_find(log, peri_cstr(operands[0]), &q, add_run, &l);
     int code = table_end(&l.t);
     return status == PERI_OK ? code : failed(status);
 }

@@ -35,8 +35,8 @@ static int run_put(peri_log *log, const char **operands, int n)
         return code;
     t.data = data;
     t.size = (size_t)(t.shape[0] * t.shape[1]) * 4;
-    peri_status status = rows ? peri_tensor_put_chunked(log, peri_text(operands[0]), &t, rows)
-                              : peri_tensor_put(log, peri_text(operands[0]), &t);
+    peri_status status = rows ? peri_tensor_put_chunked(log, peri_cstr(operands[0]), &t, rows)
+                              : peri_tensor_put(log, peri_cstr(operands[0]), &t);
     free(data);
     if (status != PERI_OK)
         return cli_failed("cannot put", status, NULL);
@@ -74,7 +74,7 @@ static int run_get(peri_log *log, const char **operands, int n)
     peri_tensor t;
     peri_buf buf = {0};
     char shape[200];
-    peri_status status = peri_tensor_get(log, peri_text(operands[0]), 0, &t, &buf);
+    peri_status status = peri_tensor_get(log, peri_cstr(operands[0]), 0, &t, &buf);
     if (status != PERI_OK)
         return cli_failed("no tensor", status, NULL);
     int code = CLI_OK;

@@ -20,9 +20,9 @@
  *  @code
  *      peri_log *log; double v; peri_buf series = {0}; size_t n;
  *      peri_log_open(&log, "sensors.log", NULL, NULL);
- *      peri_log_put_float(log, peri_text("hall/temperature"), 21.5);
- *      peri_log_get_float(log, peri_text("hall/temperature"), &v);
- *      peri_log_series(log, peri_text("hall/temperature"), NULL, &series, NULL, &n);
+ *      peri_log_put_float(log, peri_cstr("hall/temperature"), 21.5);
+ *      peri_log_get_float(log, peri_cstr("hall/temperature"), &v);
+ *      peri_log_series(log, peri_cstr("hall/temperature"), NULL, &series, NULL, &n);
  *      peri_buf_free(&series);
  *      peri_log_close(log);
  *  @endcode
@@ -98,7 +98,7 @@ typedef struct peri_atom {
 } peri_atom;
 
 /** A key or text that ends in NUL, as a slice. */
-static inline peri_slice peri_text(const char *s)
+static inline peri_slice peri_cstr(const char *s)
 {
     peri_slice slice;
     slice.data = s;

@@ -340,7 +340,7 @@ peri_status peri_model_names(const peri_log *log, peri_model_fn fn, void *ctx)
     if (!log || !fn)
         return pe_fail(PERI_ERR_ARG, "log or fn is NULL");
     peri_log_select_init(&select);
-    select.prefix = peri_text("models/");
+    select.prefix = peri_cstr("models/");
     PE_TRY(peri_log_keys(log, &select, give_name, &n));
     return n.status;
 }

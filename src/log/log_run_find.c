@@ -276,6 +276,6 @@ peri_status peri_run_experiments(const peri_log *log, peri_experiment_fn fn, voi
     if (!log || !fn)
         return pe_fail(PERI_ERR_ARG, "log or fn is NULL");
     peri_log_select_init(&select);
-    select.prefix = peri_text("experiments/");
+    select.prefix = peri_cstr("experiments/");
     return peri_log_keys(log, &select, give_experiment, &e);
 }

@@ -45,13 +45,13 @@ static peri_status work(const char *dir, const peri_env *env, outcome *o)
         peri_atom a = {.type = PERI_ATOM_BYTES, .data = value, .size = SIZE};
         if (i % 3 == 2)
             a = (peri_atom){.type = PERI_ATOM_FLOAT, .number = i};
-        status = peri_log_put(log, peri_text(key), &a, NULL);
+        status = peri_log_put(log, peri_cstr(key), &a, NULL);
         o->accepted += status == PERI_OK;
         if (status == PERI_OK && i == 40)
             status = peri_log_compact(log, NULL, NULL);
     }
     if (status == PERI_OK) {
-        status = peri_log_delete(log, peri_text("key 0"));
+        status = peri_log_delete(log, peri_cstr("key 0"));
         o->deleted = status == PERI_OK;
     }
     peri_log_close(log);
@@ -83,7 +83,7 @@ static void assert_kept(const char *dir, const outcome *o)
     if (info.sequence < done || info.sequence > done + 1)
         fail_msg("%d puts were accepted, the log ends at %llu", o->accepted,
                  (unsigned long long)info.sequence);
-    assert_int_equal(peri_log_put_int(log, peri_text("after"), 1), PERI_OK);
+    assert_int_equal(peri_log_put_int(log, peri_cstr("after"), 1), PERI_OK);
     peri_log_close(log);
 }
 
@@ -160,14 +160,14 @@ static void test_a_failed_fsync_poisons_the_log(void **state)
         dir_remove(dir);
         faulty_init(&f, FAULTY_FILES, UINT64_MAX, 0);
         assert_int_equal(open_with(&log, dir, &f.env), PERI_OK);
-        assert_int_equal(peri_log_put_int(log, peri_text("k"), 1), PERI_OK);
+        assert_int_equal(peri_log_put_int(log, peri_cstr("k"), 1), PERI_OK);
         f.n = f.calls + n;
-        peri_status status = peri_log_put_int(log, peri_text("k"), 2);
+        peri_status status = peri_log_put_int(log, peri_cstr("k"), 2);
         if (f.fired && strcmp(f.fired, "datasync") == 0) {
             assert_int_equal(status, PERI_ERR_IO);
-            assert_int_equal(peri_log_put_int(log, peri_text("k"), 3), PERI_ERR_POISONED);
+            assert_int_equal(peri_log_put_int(log, peri_cstr("k"), 3), PERI_ERR_POISONED);
             assert_int_equal(peri_log_sync(log), PERI_ERR_POISONED);
-            assert_int_equal(peri_log_get_int(log, peri_text("k"), &v), PERI_OK);
+            assert_int_equal(peri_log_get_int(log, peri_cstr("k"), &v), PERI_OK);
             seen++;
         }
         peri_log_close(log);
@@ -196,11 +196,11 @@ static peri_status read_work(const char *dir, const peri_env *env)
         return status;
     status = peri_log_keys(log, NULL, count_key, &keys);
     if (status == PERI_OK)
-        status = peri_log_series(log, peri_text("series"), NULL, &b, &m, &n);
+        status = peri_log_series(log, peri_cstr("series"), NULL, &b, &m, &n);
     if (status == PERI_OK)
-        status = peri_tensor_get(log, peri_text("t/*"), PERI_TENSOR_F64, &t, &b);
+        status = peri_tensor_get(log, peri_cstr("t/*"), PERI_TENSOR_F64, &t, &b);
     if (status == PERI_OK)
-        status = peri_model_load(log, peri_text("m"), 0, &b, &m, &info);
+        status = peri_model_load(log, peri_cstr("m"), 0, &b, &m, &info);
     if (status == PERI_OK)
         status = peri_log_refresh(log);
     peri_buf_free(&b);
@@ -220,10 +220,10 @@ static void test_reads_fail_cleanly(void **state)
     dir_remove(dir);
     assert_int_equal(open_with(&log, dir, NULL), PERI_OK);
     for (int i = 0; i < 100; i++)
-        assert_int_equal(peri_log_put_float(log, peri_text("series"), i), PERI_OK);
+        assert_int_equal(peri_log_put_float(log, peri_cstr("series"), i), PERI_OK);
     assert_int_equal(peri_log_compact(log, NULL, NULL), PERI_OK);
-    assert_int_equal(peri_tensor_put_chunked(log, peri_text("t/"), &t, 7), PERI_OK);
-    assert_int_equal(peri_model_save(log, peri_text("m"), peri_text("abc"), peri_text("{}"), NULL),
+    assert_int_equal(peri_tensor_put_chunked(log, peri_cstr("t/"), &t, 7), PERI_OK);
+    assert_int_equal(peri_model_save(log, peri_cstr("m"), peri_cstr("abc"), peri_cstr("{}"), NULL),
                      PERI_OK);
     peri_log_close(log);
     for (int what = FAULTY_ALLOC; what <= FAULTY_FILES; what++)

@@ -46,13 +46,13 @@ static void put_all(peri_log *log, int round)
         vector[i] = (float)(i + round) / 7;
     memset(bytes, 'x', sizeof bytes);
     bytes[17] = (char)round;
-    assert_int_equal(peri_log_put_null(log, peri_text("null")), PERI_OK);
-    assert_int_equal(peri_log_put_float(log, peri_text("float"), 0.1 * round), PERI_OK);
-    assert_int_equal(peri_log_put_int(log, peri_text("int"), INT64_MIN + round), PERI_OK);
-    assert_int_equal(peri_log_put_data(log, peri_text("text"), PERI_ATOM_TEXT, "", 0), PERI_OK);
-    assert_int_equal(peri_log_put_data(log, peri_text("bytes"), PERI_ATOM_BYTES, bytes, 5000),
+    assert_int_equal(peri_log_put_null(log, peri_cstr("null")), PERI_OK);
+    assert_int_equal(peri_log_put_float(log, peri_cstr("float"), 0.1 * round), PERI_OK);
+    assert_int_equal(peri_log_put_int(log, peri_cstr("int"), INT64_MIN + round), PERI_OK);
+    assert_int_equal(peri_log_put_data(log, peri_cstr("text"), PERI_ATOM_TEXT, "", 0), PERI_OK);
+    assert_int_equal(peri_log_put_data(log, peri_cstr("bytes"), PERI_ATOM_BYTES, bytes, 5000),
                      PERI_OK);
-    assert_int_equal(peri_log_put_data(log, peri_text("vector"), PERI_ATOM_VECTOR, vector, 1200),
+    assert_int_equal(peri_log_put_data(log, peri_cstr("vector"), PERI_ATOM_VECTOR, vector, 1200),
                      PERI_OK);
 }
 
@@ -62,20 +62,20 @@ static void check_all(const peri_log *log, int round)
     peri_buf b = {0};
     double d;
     int64_t i;
-    assert_int_equal(peri_log_get(log, peri_text("null"), 0, &a, NULL), PERI_OK);
+    assert_int_equal(peri_log_get(log, peri_cstr("null"), 0, &a, NULL), PERI_OK);
     assert_int_equal(a.type, PERI_ATOM_NULL);
-    assert_int_equal(peri_log_get_float(log, peri_text("float"), &d), PERI_OK);
+    assert_int_equal(peri_log_get_float(log, peri_cstr("float"), &d), PERI_OK);
     assert_true(d == 0.1 * round);
-    assert_int_equal(peri_log_get_int(log, peri_text("int"), &i), PERI_OK);
+    assert_int_equal(peri_log_get_int(log, peri_cstr("int"), &i), PERI_OK);
     assert_true(i == INT64_MIN + round);
-    assert_int_equal(peri_log_get(log, peri_text("text"), 0, &a, &b), PERI_OK);
+    assert_int_equal(peri_log_get(log, peri_cstr("text"), 0, &a, &b), PERI_OK);
     assert_int_equal(a.type, PERI_ATOM_TEXT);
     assert_int_equal(a.size, 0);
-    assert_int_equal(peri_log_get(log, peri_text("bytes"), 0, &a, &b), PERI_OK);
+    assert_int_equal(peri_log_get(log, peri_cstr("bytes"), 0, &a, &b), PERI_OK);
     assert_int_equal(a.size, 5000);
     assert_int_equal(((const char *)a.data)[17], round);
     assert_int_equal(((const char *)a.data)[4999], 'x');
-    assert_int_equal(peri_log_get(log, peri_text("vector"), 0, &a, &b), PERI_OK);
+    assert_int_equal(peri_log_get(log, peri_cstr("vector"), 0, &a, &b), PERI_OK);
     assert_int_equal(a.type, PERI_ATOM_VECTOR);
     assert_int_equal(a.size, 1200);
     float last;
@@ -111,16 +111,16 @@ static void test_a_key_of_another_type_or_none_is_an_error(void **state)
     int64_t i;
     int exists;
     peri_atom a;
-    assert_int_equal(peri_log_get_float(log, peri_text("x"), &d), PERI_ERR_NOT_FOUND);
-    assert_int_equal(peri_log_put_data(log, peri_text("x"), PERI_ATOM_TEXT, "abc", 3), PERI_OK);
-    assert_int_equal(peri_log_get_float(log, peri_text("x"), &d), PERI_ERR_STATE);
-    assert_int_equal(peri_log_get_int(log, peri_text("x"), &i), PERI_ERR_STATE);
-    assert_int_equal(peri_log_get(log, peri_text("x"), 0, &a, NULL), PERI_ERR_ARG);
-    assert_int_equal(peri_log_delete(log, peri_text("x")), PERI_OK);
-    assert_int_equal(peri_log_delete(log, peri_text("x")), PERI_ERR_NOT_FOUND);
-    assert_int_equal(peri_log_exists(log, peri_text("x"), 0, &exists), PERI_OK);
+    assert_int_equal(peri_log_get_float(log, peri_cstr("x"), &d), PERI_ERR_NOT_FOUND);
+    assert_int_equal(peri_log_put_data(log, peri_cstr("x"), PERI_ATOM_TEXT, "abc", 3), PERI_OK);
+    assert_int_equal(peri_log_get_float(log, peri_cstr("x"), &d), PERI_ERR_STATE);
+    assert_int_equal(peri_log_get_int(log, peri_cstr("x"), &i), PERI_ERR_STATE);
+    assert_int_equal(peri_log_get(log, peri_cstr("x"), 0, &a, NULL), PERI_ERR_ARG);
+    assert_int_equal(peri_log_delete(log, peri_cstr("x")), PERI_OK);
+    assert_int_equal(peri_log_delete(log, peri_cstr("x")), PERI_ERR_NOT_FOUND);
+    assert_int_equal(peri_log_exists(log, peri_cstr("x"), 0, &exists), PERI_OK);
     assert_int_equal(exists, 0);
-    assert_int_equal(peri_log_exists(log, peri_text("x"), 1, &exists), PERI_OK);
+    assert_int_equal(peri_log_exists(log, peri_cstr("x"), 1, &exists), PERI_OK);
     assert_int_equal(exists, 1);
     peri_log_close(log);
 }
@@ -139,15 +139,15 @@ static void test_wrong_arguments_are_refused_and_change_nothing(void **state)
     assert_int_equal(peri_log_put(log, (peri_slice){big, 65536}, &a, NULL), PERI_ERR_ARG);
     assert_int_equal(peri_log_put(log, (peri_slice){big, 65535}, &a, NULL), PERI_OK);
     a.type = PERI_ATOM_DELETED;
-    assert_int_equal(peri_log_put(log, peri_text("x"), &a, NULL), PERI_ERR_ARG);
+    assert_int_equal(peri_log_put(log, peri_cstr("x"), &a, NULL), PERI_ERR_ARG);
     a = (peri_atom){.type = PERI_ATOM_VECTOR, .data = big, .size = 5};
-    assert_int_equal(peri_log_put(log, peri_text("x"), &a, NULL), PERI_ERR_ARG);
+    assert_int_equal(peri_log_put(log, peri_cstr("x"), &a, NULL), PERI_ERR_ARG);
     a = (peri_atom){.type = PERI_ATOM_TEXT, .data = NULL, .size = 5};
-    assert_int_equal(peri_log_put(log, peri_text("x"), &a, NULL), PERI_ERR_ARG);
+    assert_int_equal(peri_log_put(log, peri_cstr("x"), &a, NULL), PERI_ERR_ARG);
     a = (peri_atom){.type = PERI_ATOM_TEXT, .data = big, .size = (size_t)PERI_LOG_VALUE_MAX + 1};
-    assert_int_equal(peri_log_put(log, peri_text("x"), &a, NULL), PERI_ERR_FULL);
-    assert_int_equal(peri_log_put(log, peri_text("x"), NULL, NULL), PERI_ERR_ARG);
-    assert_int_equal(peri_log_put(NULL, peri_text("x"), &a, NULL), PERI_ERR_ARG);
+    assert_int_equal(peri_log_put(log, peri_cstr("x"), &a, NULL), PERI_ERR_FULL);
+    assert_int_equal(peri_log_put(log, peri_cstr("x"), NULL, NULL), PERI_ERR_ARG);
+    assert_int_equal(peri_log_put(NULL, peri_cstr("x"), &a, NULL), PERI_ERR_ARG);
     /* keys with NUL, bytes that are no UTF-8 */
     assert_int_equal(peri_log_put_int(log, (peri_slice){"a\0b", 3}, 7), PERI_OK);
     assert_int_equal(peri_log_put_int(log, (peri_slice){"\xff\xfe", 2}, 8), PERI_OK);
@@ -199,13 +199,13 @@ static void test_a_reader_refuses_writes_and_refreshes_over_a_compaction(void **
     put_all(log, 1);
     peri_log *reader = open_log(dir, PERI_LOG_READONLY, 0);
     check_all(reader, 1);
-    assert_int_equal(peri_log_put(reader, peri_text("x"), &a, NULL), PERI_ERR_STATE);
+    assert_int_equal(peri_log_put(reader, peri_cstr("x"), &a, NULL), PERI_ERR_STATE);
     assert_int_equal(peri_log_compact(reader, NULL, NULL), PERI_ERR_STATE);
     put_all(log, 2);
     check_all(reader, 1);
     assert_int_equal(peri_log_refresh(reader), PERI_OK);
     check_all(reader, 2);
-    assert_int_equal(peri_log_view_get(reader, peri_text("bytes"), 0, &view), PERI_OK);
+    assert_int_equal(peri_log_view_get(reader, peri_cstr("bytes"), 0, &view), PERI_OK);
     assert_int_equal(view.copied, 0);
     peri_log_retention keep;
     peri_log_retention_init(&keep);
@@ -235,23 +235,23 @@ static void test_a_batch_is_seen_whole_or_not_at_all(void **state)
     assert_int_equal(peri_log_batch_create(&b, log), PERI_OK);
     assert_int_equal(peri_log_batch_commit(b, 0, &first), PERI_OK);
     assert_int_equal(first, 0);
-    assert_int_equal(peri_log_batch_put(b, peri_text("k"), &one), PERI_OK);
-    assert_int_equal(peri_log_batch_put(b, peri_text("k"), &two), PERI_OK);
-    assert_int_equal(peri_log_batch_delete(b, peri_text("nothing")), PERI_OK);
+    assert_int_equal(peri_log_batch_put(b, peri_cstr("k"), &one), PERI_OK);
+    assert_int_equal(peri_log_batch_put(b, peri_cstr("k"), &two), PERI_OK);
+    assert_int_equal(peri_log_batch_delete(b, peri_cstr("nothing")), PERI_OK);
     assert_int_equal(peri_log_batch_put(b, (peri_slice){"", 0}, &two), PERI_ERR_ARG);
     assert_int_equal(peri_log_batch_count(b), 3);
-    assert_int_equal(peri_log_get_int(log, peri_text("k"), &i), PERI_ERR_NOT_FOUND);
+    assert_int_equal(peri_log_get_int(log, peri_cstr("k"), &i), PERI_ERR_NOT_FOUND);
     assert_int_equal(peri_log_batch_commit(b, PERI_DURABLE_COMMIT, &first), PERI_OK);
-    assert_int_equal(peri_log_get_int(log, peri_text("k"), &i), PERI_OK);
+    assert_int_equal(peri_log_get_int(log, peri_cstr("k"), &i), PERI_OK);
     assert_int_equal(i, 2);
     peri_buf series = {0};
     size_t n;
-    assert_int_equal(peri_log_series(log, peri_text("k"), NULL, &series, NULL, &n), PERI_OK);
+    assert_int_equal(peri_log_series(log, peri_cstr("k"), NULL, &series, NULL, &n), PERI_OK);
     assert_int_equal(n, 2);
     peri_buf_free(&series);
-    assert_int_equal(peri_log_batch_put(b, peri_text("k"), &one), PERI_OK);
+    assert_int_equal(peri_log_batch_put(b, peri_cstr("k"), &one), PERI_OK);
     peri_log_batch_clear(b);
-    assert_int_equal(peri_log_batch_delete(b, peri_text("k")), PERI_OK);
+    assert_int_equal(peri_log_batch_delete(b, peri_cstr("k")), PERI_OK);
     assert_int_equal(peri_log_batch_commit(b, 0, &second), PERI_OK);
     assert_int_equal(second, first + 1);
     peri_log_batch_close(b);
@@ -283,7 +283,7 @@ static int see_key(void *ctx, peri_slice key, const peri_atom *a)
 static void put_at(peri_log *log, const char *key, double v, int64_t time)
 {
     peri_atom a = {.type = PERI_ATOM_FLOAT, .number = v, .time = time};
-    assert_int_equal(peri_log_put(log, peri_text(key), &a, NULL), PERI_OK);
+    assert_int_equal(peri_log_put(log, peri_cstr(key), &a, NULL), PERI_OK);
 }
 
 static void test_a_history_keeps_deletes_and_is_cut_by_time_and_number(void **state)
@@ -295,14 +295,14 @@ static void test_a_history_keeps_deletes_and_is_cut_by_time_and_number(void **st
         size_t n;
         for (int i = 0; i < 40; i++)
             put_at(log, "k", i, 1000 + i);
-        assert_int_equal(peri_log_delete(log, peri_text("k")), PERI_OK);
+        assert_int_equal(peri_log_delete(log, peri_cstr("k")), PERI_OK);
         put_at(log, "k", 100, 2000);
-        assert_int_equal(peri_log_put_data(log, peri_text("k"), PERI_ATOM_TEXT, "t", 1), PERI_OK);
-        assert_int_equal(peri_log_put_int(log, peri_text("k"), 7), PERI_OK);
+        assert_int_equal(peri_log_put_data(log, peri_cstr("k"), PERI_ATOM_TEXT, "t", 1), PERI_OK);
+        assert_int_equal(peri_log_put_int(log, peri_cstr("k"), 7), PERI_OK);
         if (compacted)
             assert_int_equal(peri_log_compact(log, NULL, NULL), PERI_OK);
         seen s = {0};
-        assert_int_equal(peri_log_history(log, peri_text("k"), NULL, see_version, &s), PERI_OK);
+        assert_int_equal(peri_log_history(log, peri_cstr("k"), NULL, see_version, &s), PERI_OK);
         assert_int_equal(s.n, 44);
         assert_int_equal(s.atoms[0].type, PERI_ATOM_INT);
         assert_int_equal(s.atoms[1].type, PERI_ATOM_TEXT);
@@ -314,23 +314,23 @@ static void test_a_history_keeps_deletes_and_is_cut_by_time_and_number(void **st
         peri_log_range_init(&range);
         range.time_from = 1010;
         range.time_to = 1020;
-        assert_int_equal(peri_log_series(log, peri_text("k"), &range, &values, &times, &n),
+        assert_int_equal(peri_log_series(log, peri_cstr("k"), &range, &values, &times, &n),
                          PERI_OK);
         assert_int_equal(n, 10);
         assert_true(((double *)values.data)[0] == 10 && ((int64_t *)times.data)[9] == 1019);
         peri_log_range_init(&range);
         range.limit = 5;
-        assert_int_equal(peri_log_series(log, peri_text("k"), &range, &values, NULL, &n), PERI_OK);
+        assert_int_equal(peri_log_series(log, peri_cstr("k"), &range, &values, NULL, &n), PERI_OK);
         assert_int_equal(n, 5);
         assert_true(((double *)values.data)[0] == 37 && ((double *)values.data)[4] == 7);
         range.as_of = 30;
-        assert_int_equal(peri_log_series(log, peri_text("k"), &range, &values, NULL, &n), PERI_OK);
+        assert_int_equal(peri_log_series(log, peri_cstr("k"), &range, &values, NULL, &n), PERI_OK);
         assert_int_equal(n, 5);
         assert_true(((double *)values.data)[4] == 29);
         s = (seen){.stop_at = 3};
-        assert_int_equal(peri_log_history(log, peri_text("k"), NULL, see_version, &s), PERI_OK);
+        assert_int_equal(peri_log_history(log, peri_cstr("k"), NULL, see_version, &s), PERI_OK);
         assert_int_equal(s.n, 3);
-        assert_int_equal(peri_log_history(log, peri_text("no"), NULL, see_version, &s),
+        assert_int_equal(peri_log_history(log, peri_cstr("no"), NULL, see_version, &s),
                          PERI_ERR_NOT_FOUND);
         peri_buf_free(&values);
         peri_buf_free(&times);
@@ -379,13 +379,13 @@ static void test_a_series_comes_back_to_the_bit_however_it_is_packed(void **stat
                        .number = any_double(&r, i / 2000 % 5, &walk),
                        .time = (int64_t)(i * (pe_rng_next(&r) >> 40)) + 1};
         want[i] = a.number;
-        assert_int_equal(peri_log_batch_put(b, peri_text("s"), &a), PERI_OK);
+        assert_int_equal(peri_log_batch_put(b, peri_cstr("s"), &a), PERI_OK);
         if (i % 100 == 99)
             assert_int_equal(peri_log_batch_commit(b, PERI_DURABLE_MEMORY, NULL), PERI_OK);
     }
     peri_log_batch_close(b);
     for (int round = 0; round < 3; round++) {
-        assert_int_equal(peri_log_series(log, peri_text("s"), NULL, &values, NULL, &n), PERI_OK);
+        assert_int_equal(peri_log_series(log, peri_cstr("s"), NULL, &values, NULL, &n), PERI_OK);
         assert_int_equal(n, N);
         assert_memory_equal(values.data, want, N * sizeof *want);
         assert_int_equal(peri_log_compact(log, NULL, NULL), PERI_OK);
@@ -423,16 +423,16 @@ static void test_keys_are_listed_by_prefix_glob_and_place(void **state)
         {"", "*", "b1", "b[1] b\\ c*", 0},
     };
     for (size_t i = 0; i < 8; i++)
-        assert_int_equal(peri_log_put_int(log, peri_text(keys[7 - i]), (int64_t)i), PERI_OK);
-    assert_int_equal(peri_log_put_int(log, peri_text("gone"), 1), PERI_OK);
-    assert_int_equal(peri_log_delete(log, peri_text("gone")), PERI_OK);
+        assert_int_equal(peri_log_put_int(log, peri_cstr(keys[7 - i]), (int64_t)i), PERI_OK);
+    assert_int_equal(peri_log_put_int(log, peri_cstr("gone"), 1), PERI_OK);
+    assert_int_equal(peri_log_delete(log, peri_cstr("gone")), PERI_OK);
     for (int compacted = 0; compacted < 2; compacted++) {
         for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
             peri_log_select select;
             peri_log_select_init(&select);
-            select.prefix = peri_text(rows[i].prefix);
-            select.glob = peri_text(rows[i].glob);
-            select.after = peri_text(rows[i].after);
+            select.prefix = peri_cstr(rows[i].prefix);
+            select.glob = peri_cstr(rows[i].glob);
+            select.after = peri_cstr(rows[i].after);
             select.limit = rows[i].limit;
             seen s = {0};
             char got[400] = "";
@@ -447,7 +447,7 @@ static void test_keys_are_listed_by_prefix_glob_and_place(void **state)
     }
     peri_log_select select;
     peri_log_select_init(&select);
-    select.prefix = peri_text("g");
+    select.prefix = peri_cstr("g");
     select.deleted = 1;
     seen s = {0};
     assert_int_equal(peri_log_keys(log, &select, see_key, &s), PERI_OK);
@@ -465,21 +465,21 @@ static void test_a_snapshot_outlives_a_compaction_and_older_reads_are_refused(vo
     uint64_t snapshot, before;
     peri_atom a;
     for (int i = 1; i <= 10; i++)
-        assert_int_equal(peri_log_put_int(log, peri_text("k"), i), PERI_OK);
+        assert_int_equal(peri_log_put_int(log, peri_cstr("k"), i), PERI_OK);
     assert_int_equal(peri_log_snapshot(log, &snapshot), PERI_OK);
     before = snapshot - 3;
     for (int i = 11; i <= 20; i++)
-        assert_int_equal(peri_log_put_int(log, peri_text("k"), i), PERI_OK);
+        assert_int_equal(peri_log_put_int(log, peri_cstr("k"), i), PERI_OK);
     peri_log_retention_init(&keep);
     keep.keep = 1;
     assert_int_equal(peri_log_compact(log, &keep, NULL), PERI_OK);
-    assert_int_equal(peri_log_get(log, peri_text("k"), snapshot, &a, NULL), PERI_OK);
+    assert_int_equal(peri_log_get(log, peri_cstr("k"), snapshot, &a, NULL), PERI_OK);
     assert_int_equal(a.integer, 10);
-    assert_int_equal(peri_log_get(log, peri_text("k"), before, &a, NULL), PERI_ERR_STATE);
+    assert_int_equal(peri_log_get(log, peri_cstr("k"), before, &a, NULL), PERI_ERR_STATE);
     assert_int_equal(peri_log_release(log, snapshot), PERI_OK);
     assert_int_equal(peri_log_release(log, snapshot), PERI_ERR_NOT_FOUND);
-    assert_int_equal(peri_log_get(log, peri_text("k"), snapshot, &a, NULL), PERI_ERR_STATE);
-    assert_int_equal(peri_log_delete(log, peri_text("k")), PERI_OK);
+    assert_int_equal(peri_log_get(log, peri_cstr("k"), snapshot, &a, NULL), PERI_ERR_STATE);
+    assert_int_equal(peri_log_delete(log, peri_cstr("k")), PERI_OK);
     assert_int_equal(peri_log_compact(log, &keep, NULL), PERI_OK);
     peri_log_info info;
     peri_log_info_init(&info);
@@ -495,7 +495,7 @@ static void test_changes_are_given_in_order_since_a_sequence(void **state)
     peri_log *log = open_log(fresh_dir(), 0, 0);
     seen s = {0};
     for (int i = 0; i < 30; i++)
-        assert_int_equal(peri_log_put_int(log, peri_text(i % 2 ? "odd" : "even"), i), PERI_OK);
+        assert_int_equal(peri_log_put_int(log, peri_cstr(i % 2 ? "odd" : "even"), i), PERI_OK);
     assert_int_equal(peri_log_changes(log, 20, see_key, &s), PERI_OK);
     assert_int_equal(s.n, 10);
     for (size_t i = 0; i < s.n; i++) {
@@ -520,13 +520,13 @@ static void test_a_large_value_is_viewed_where_it_lies(void **state)
         bytes[i] = (unsigned char)(i * 7 >> 3);
     peri_log *log = open_log(dir, 0, 0);
     peri_log_view v;
-    assert_int_equal(peri_log_put_data(log, peri_text("big"), PERI_ATOM_BYTES, bytes, N), PERI_OK);
+    assert_int_equal(peri_log_put_data(log, peri_cstr("big"), PERI_ATOM_BYTES, bytes, N), PERI_OK);
     for (int round = 0; round < 2; round++) {
         peri_log_info before, after;
         peri_log_info_init(&before);
         peri_log_info_init(&after);
         peri_log_get_info(log, &before);
-        assert_int_equal(peri_log_view_get(log, peri_text("big"), 0, &v), PERI_OK);
+        assert_int_equal(peri_log_view_get(log, peri_cstr("big"), 0, &v), PERI_OK);
         peri_log_get_info(log, &after);
         assert_int_equal(after.heap, before.heap); /* nothing was allocated for it */
         assert_int_equal(v.copied, 0);
@@ -548,8 +548,8 @@ static void test_after_fork_reads_work_and_writes_say_so(void **state)
     pid_t child = fork();
     if (child == 0) {
         double d;
-        int good = peri_log_get_float(log, peri_text("float"), &d) == PERI_OK &&
-                   peri_log_put_float(log, peri_text("float"), 1) == PERI_ERR_FORKED &&
+        int good = peri_log_get_float(log, peri_cstr("float"), &d) == PERI_OK &&
+                   peri_log_put_float(log, peri_cstr("float"), 1) == PERI_ERR_FORKED &&
                    peri_log_sync(log) == PERI_ERR_FORKED;
         peri_log_close(log);
         _exit(good ? 0 : 1);
@@ -579,7 +579,7 @@ static void test_hints_open_what_scanning_would(void **state)
         snprintf(key, sizeof key, "key %d", i);
         memset(value, i, sizeof value);
         assert_int_equal(
-            peri_log_put_data(log, peri_text(key), PERI_ATOM_BYTES, value, sizeof value), PERI_OK);
+            peri_log_put_data(log, peri_cstr(key), PERI_ATOM_BYTES, value, sizeof value), PERI_OK);
     }
     peri_log_close(log);
     assert_int_equal(peri_log_open(&log, dir, &c, NULL), PERI_OK);
@@ -588,7 +588,7 @@ static void test_hints_open_what_scanning_would(void **state)
     assert_int_equal(info.keys, 6000);
     assert_int_equal(info.scanned, 0);
     assert_sound(log);
-    assert_int_equal(peri_log_put_int(log, peri_text("key 5"), 5), PERI_OK);
+    assert_int_equal(peri_log_put_int(log, peri_cstr("key 5"), 5), PERI_OK);
     peri_log_close(log);
     /* a damaged hint is left aside */
     DIR *d = opendir(dir);

@@ -46,8 +46,8 @@ static void test_a_tensor_keeps_its_shape_whole_and_in_chunks(void **state)
     peri_tensor t = matrix(PERI_TENSOR_F32, 1000, 7, data), out;
     for (int i = 0; i < 7000; i++)
         data[i] = (float)i / 3;
-    assert_int_equal(peri_tensor_put(log_now, peri_text("w/"), &t), PERI_OK);
-    assert_int_equal(peri_tensor_get(log_now, peri_text("w/*"), 0, &out, &buf), PERI_OK);
+    assert_int_equal(peri_tensor_put(log_now, peri_cstr("w/"), &t), PERI_OK);
+    assert_int_equal(peri_tensor_get(log_now, peri_cstr("w/*"), 0, &out, &buf), PERI_OK);
     assert_int_equal(out.dims, 2);
     assert_int_equal(out.shape[0], 1000);
     assert_int_equal(out.shape[1], 7);
@@ -56,17 +56,17 @@ static void test_a_tensor_keeps_its_shape_whole_and_in_chunks(void **state)
     static const uint64_t rows[] = {1, 300, 1000, 5000};
     for (int i = 0; i < 4; i++) {
         data[40] += 1;
-        assert_int_equal(peri_tensor_put_chunked(log_now, peri_text("w/"), &t, rows[i]), PERI_OK);
-        assert_int_equal(peri_tensor_get(log_now, peri_text("w/*"), 0, &out, &buf), PERI_OK);
+        assert_int_equal(peri_tensor_put_chunked(log_now, peri_cstr("w/"), &t, rows[i]), PERI_OK);
+        assert_int_equal(peri_tensor_get(log_now, peri_cstr("w/*"), 0, &out, &buf), PERI_OK);
         assert_int_equal(out.shape[0], 1000);
         assert_memory_equal(out.data, data, sizeof data);
     }
-    assert_int_equal(peri_tensor_put(log_now, peri_text("w/"), &t), PERI_OK);
-    assert_int_equal(peri_tensor_get(log_now, peri_text("w/*"), PERI_TENSOR_F64, &out, &buf),
+    assert_int_equal(peri_tensor_put(log_now, peri_cstr("w/"), &t), PERI_OK);
+    assert_int_equal(peri_tensor_get(log_now, peri_cstr("w/*"), PERI_TENSOR_F64, &out, &buf),
                      PERI_OK);
     assert_int_equal(out.size, 1000 * 7 * 8);
     assert_true(((const double *)out.data)[14] == (double)data[14]);
-    assert_int_equal(peri_tensor_get(log_now, peri_text("nothing*"), 0, &out, &buf),
+    assert_int_equal(peri_tensor_get(log_now, peri_cstr("nothing*"), 0, &out, &buf),
                      PERI_ERR_NOT_FOUND);
     peri_buf_free(&buf);
 }
@@ -81,19 +81,19 @@ static void test_a_tensor_is_mapped_without_a_copy(void **state)
     peri_log_info before, after;
     for (int64_t i = 0; i < N; i++)
         data[i] = i * i;
-    assert_int_equal(peri_tensor_put(log_now, peri_text("squares"), &t), PERI_OK);
+    assert_int_equal(peri_tensor_put(log_now, peri_cstr("squares"), &t), PERI_OK);
     assert_int_equal(peri_log_sync(log_now), PERI_OK);
     peri_log_info_init(&before);
     peri_log_info_init(&after);
     peri_log_get_info(log_now, &before);
-    assert_int_equal(peri_tensor_map(log_now, peri_text("squares"), &v), PERI_OK);
+    assert_int_equal(peri_tensor_map(log_now, peri_cstr("squares"), &v), PERI_OK);
     peri_log_get_info(log_now, &after);
     assert_int_equal(after.heap, before.heap);
     assert_int_equal(v.view.copied, 0);
     assert_int_equal((uintptr_t)v.tensor.data % 64, 0);
     assert_memory_equal(v.tensor.data, data, N * 8);
     peri_tensor_unmap(log_now, &v);
-    assert_int_equal(peri_tensor_map(log_now, peri_text("none"), &v), PERI_ERR_NOT_FOUND);
+    assert_int_equal(peri_tensor_map(log_now, peri_cstr("none"), &v), PERI_ERR_NOT_FOUND);
     free(data);
 }
 
@@ -105,23 +105,23 @@ static void test_plain_values_form_a_tensor_in_numeric_order(void **state)
     for (int i = 12000; i-- > 0;) {
         char key[32];
         snprintf(key, sizeof key, "sensor/%04d", i);
-        assert_int_equal(peri_log_put_float(log_now, peri_text(key), i), PERI_OK);
+        assert_int_equal(peri_log_put_float(log_now, peri_cstr(key), i), PERI_OK);
     }
-    assert_int_equal(peri_tensor_get(log_now, peri_text("sensor/*"), 0, &out, &buf), PERI_OK);
+    assert_int_equal(peri_tensor_get(log_now, peri_cstr("sensor/*"), 0, &out, &buf), PERI_OK);
     assert_int_equal(out.type, PERI_TENSOR_F64);
     assert_int_equal(out.dims, 1);
     assert_int_equal(out.shape[0], 12000);
     for (int i = 0; i < 12000; i++)
         assert_true(((const double *)out.data)[i] == i);
-    assert_int_equal(peri_tensor_get(log_now, peri_text("sensor/*"), PERI_TENSOR_I32, &out, &buf),
+    assert_int_equal(peri_tensor_get(log_now, peri_cstr("sensor/*"), PERI_TENSOR_I32, &out, &buf),
                      PERI_OK);
     assert_int_equal(((const int32_t *)out.data)[11999], 11999);
-    assert_int_equal(peri_log_put_int(log_now, peri_text("sensor/x"), 1), PERI_OK);
-    assert_int_equal(peri_tensor_get(log_now, peri_text("sensor/*"), 0, &out, &buf),
+    assert_int_equal(peri_log_put_int(log_now, peri_cstr("sensor/x"), 1), PERI_OK);
+    assert_int_equal(peri_tensor_get(log_now, peri_cstr("sensor/*"), 0, &out, &buf),
                      PERI_ERR_STATE);
-    assert_int_equal(peri_log_put_data(log_now, peri_text("sensor/x"), PERI_ATOM_TEXT, "t", 1),
+    assert_int_equal(peri_log_put_data(log_now, peri_cstr("sensor/x"), PERI_ATOM_TEXT, "t", 1),
                      PERI_OK);
-    assert_int_equal(peri_tensor_get(log_now, peri_text("sensor/*"), 0, &out, &buf),
+    assert_int_equal(peri_tensor_get(log_now, peri_cstr("sensor/*"), 0, &out, &buf),
                      PERI_ERR_STATE);
     peri_buf_free(&buf);
 }
@@ -134,11 +134,11 @@ static void test_a_stream_gives_every_row_once(void **state)
     peri_tensor_stream *s;
     for (int i = 0; i < 3009; i++)
         data[i] = i;
-    assert_int_equal(peri_tensor_put_chunked(log_now, peri_text("d/"), &t, 100), PERI_OK);
+    assert_int_equal(peri_tensor_put_chunked(log_now, peri_cstr("d/"), &t, 100), PERI_OK);
     static const uint64_t batches[] = {1, 7, 100, 250, 5000};
     for (int b = 0; b < 5; b++) {
         uint64_t row = 0;
-        assert_int_equal(peri_tensor_stream_open(&s, log_now, peri_text("d/*"), batches[b], 0),
+        assert_int_equal(peri_tensor_stream_open(&s, log_now, peri_cstr("d/*"), batches[b], 0),
                          PERI_OK);
         for (;;) {
             assert_int_equal(peri_tensor_stream_next(s, &out), PERI_OK);
@@ -153,11 +153,11 @@ static void test_a_stream_gives_every_row_once(void **state)
         peri_tensor_stream_close(s);
     }
     /* a missing chunk is no shorter tensor */
-    assert_int_equal(peri_log_delete(log_now, peri_text("d/chunk_0004")), PERI_OK);
+    assert_int_equal(peri_log_delete(log_now, peri_cstr("d/chunk_0004")), PERI_OK);
     peri_buf buf = {0};
-    assert_int_equal(peri_tensor_get(log_now, peri_text("d/*"), 0, &out, &buf), PERI_ERR_STATE);
-    assert_int_equal(peri_log_delete(log_now, peri_text("d/chunk_0010")), PERI_OK);
-    assert_int_equal(peri_tensor_get(log_now, peri_text("d/*"), 0, &out, &buf), PERI_ERR_STATE);
+    assert_int_equal(peri_tensor_get(log_now, peri_cstr("d/*"), 0, &out, &buf), PERI_ERR_STATE);
+    assert_int_equal(peri_log_delete(log_now, peri_cstr("d/chunk_0010")), PERI_OK);
+    assert_int_equal(peri_tensor_get(log_now, peri_cstr("d/*"), 0, &out, &buf), PERI_ERR_STATE);
     peri_buf_free(&buf);
     peri_tensor_stream_close(NULL);
 }
@@ -169,25 +169,25 @@ static void test_tensors_that_make_no_sense_are_refused(void **state)
     peri_tensor t = {.type = PERI_TENSOR_F64, .dims = 1, .shape = {1}, .data = &d, .size = 8}, bad,
                 out;
     peri_buf buf = {0};
-    assert_int_equal(peri_tensor_put(log_now, peri_text("t"), &t), PERI_OK);
+    assert_int_equal(peri_tensor_put(log_now, peri_cstr("t"), &t), PERI_OK);
     bad = t, bad.size = 4;
-    assert_int_equal(peri_tensor_put(log_now, peri_text("t"), &bad), PERI_ERR_ARG);
+    assert_int_equal(peri_tensor_put(log_now, peri_cstr("t"), &bad), PERI_ERR_ARG);
     bad = t, bad.type = 9;
-    assert_int_equal(peri_tensor_put(log_now, peri_text("t"), &bad), PERI_ERR_ARG);
+    assert_int_equal(peri_tensor_put(log_now, peri_cstr("t"), &bad), PERI_ERR_ARG);
     bad = t, bad.dims = 9;
-    assert_int_equal(peri_tensor_put(log_now, peri_text("t"), &bad), PERI_ERR_ARG);
+    assert_int_equal(peri_tensor_put(log_now, peri_cstr("t"), &bad), PERI_ERR_ARG);
     bad = t, bad.dims = 2, bad.shape[0] = bad.shape[1] = UINT64_MAX / 2;
-    assert_int_equal(peri_tensor_put(log_now, peri_text("t"), &bad), PERI_ERR_ARG);
-    assert_int_equal(peri_tensor_put(log_now, peri_text(""), &t), PERI_ERR_ARG);
-    assert_int_equal(peri_tensor_put_chunked(log_now, peri_text("t"), &t, 0), PERI_ERR_ARG);
+    assert_int_equal(peri_tensor_put(log_now, peri_cstr("t"), &bad), PERI_ERR_ARG);
+    assert_int_equal(peri_tensor_put(log_now, peri_cstr(""), &t), PERI_ERR_ARG);
+    assert_int_equal(peri_tensor_put_chunked(log_now, peri_cstr("t"), &t, 0), PERI_ERR_ARG);
     /* no element at all, and no dimension */
     bad = t, bad.shape[0] = 0, bad.size = 0, bad.data = NULL;
-    assert_int_equal(peri_tensor_put(log_now, peri_text("empty"), &bad), PERI_OK);
-    assert_int_equal(peri_tensor_get(log_now, peri_text("empty*"), 0, &out, &buf), PERI_OK);
+    assert_int_equal(peri_tensor_put(log_now, peri_cstr("empty"), &bad), PERI_OK);
+    assert_int_equal(peri_tensor_get(log_now, peri_cstr("empty*"), 0, &out, &buf), PERI_OK);
     assert_int_equal(out.size, 0);
     bad = t, bad.dims = 0;
-    assert_int_equal(peri_tensor_put(log_now, peri_text("one"), &bad), PERI_OK);
-    assert_int_equal(peri_tensor_get(log_now, peri_text("one*"), 0, &out, &buf), PERI_OK);
+    assert_int_equal(peri_tensor_put(log_now, peri_cstr("one"), &bad), PERI_OK);
+    assert_int_equal(peri_tensor_get(log_now, peri_cstr("one*"), 0, &out, &buf), PERI_OK);
     assert_int_equal(out.dims, 0);
     assert_true(*(const double *)out.data == 1);
     peri_buf_free(&buf);
@@ -208,17 +208,17 @@ static void test_model_versions_and_stages(void **state)
     (void)state;
     peri_model_info info;
     peri_buf data = {0}, meta = {0};
-    peri_slice name = peri_text("net/large"), other = peri_text("net");
+    peri_slice name = peri_cstr("net/large"), other = peri_cstr("net");
     assert_int_equal(peri_model_load(log_now, name, 0, &data, NULL, &info), PERI_ERR_NOT_FOUND);
     for (int v = 1; v <= 4; v++) {
         char bytes[40];
         snprintf(bytes, sizeof bytes, "weights of version %d", v);
         assert_int_equal(
-            peri_model_save(log_now, name, peri_text(bytes), peri_text("{\"acc\": 0.9}"), &info),
+            peri_model_save(log_now, name, peri_cstr(bytes), peri_cstr("{\"acc\": 0.9}"), &info),
             PERI_OK);
         assert_int_equal(info.version, v);
     }
-    assert_int_equal(peri_model_save(log_now, other, peri_text("abc"), peri_text(""), &info),
+    assert_int_equal(peri_model_save(log_now, other, peri_cstr("abc"), peri_cstr(""), &info),
                      PERI_OK);
     assert_string_equal(info.sha256,
                         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
@@ -254,11 +254,11 @@ static void test_a_model_that_was_changed_is_an_error(void **state)
     peri_model_info info;
     peri_buf data = {0};
     assert_int_equal(
-        peri_model_save(log_now, peri_text("m"), peri_text("abc"), peri_text(""), NULL), PERI_OK);
-    assert_int_equal(peri_log_put_data(log_now, peri_text("model/m/00000001/part_000000"),
+        peri_model_save(log_now, peri_cstr("m"), peri_cstr("abc"), peri_cstr(""), NULL), PERI_OK);
+    assert_int_equal(peri_log_put_data(log_now, peri_cstr("model/m/00000001/part_000000"),
                                        PERI_ATOM_BYTES, "abd", 3),
                      PERI_OK);
-    assert_int_equal(peri_model_load(log_now, peri_text("m"), 1, &data, NULL, &info),
+    assert_int_equal(peri_model_load(log_now, peri_cstr("m"), 1, &data, NULL, &info),
                      PERI_ERR_CORRUPT);
     assert_int_equal(data.size, 0);
     peri_buf_free(&data);
@@ -294,15 +294,15 @@ static void test_runs_are_found_by_what_they_have(void **state)
 {
     (void)state;
     char id[4][PERI_RUN_ID];
-    peri_slice tags[] = {peri_text("fast"), peri_text("a/b")};
-    peri_slice names[] = {peri_text("loss"), peri_text("acc/top1")};
+    peri_slice tags[] = {peri_cstr("fast"), peri_cstr("a/b")};
+    peri_slice names[] = {peri_cstr("loss"), peri_cstr("acc/top1")};
     peri_buf buf = {0}, steps = {0};
     size_t n;
     for (int r = 0; r < 4; r++) {
-        assert_int_equal(peri_run_start(log_now, peri_text("exp/1"), tags, (size_t)(r % 3), id[r]),
+        assert_int_equal(peri_run_start(log_now, peri_cstr("exp/1"), tags, (size_t)(r % 3), id[r]),
                          PERI_OK);
         assert_int_equal(
-            peri_run_param(log_now, id[r], peri_text("lr"), peri_text(r % 2 ? "0.001" : "0.1")),
+            peri_run_param(log_now, id[r], peri_cstr("lr"), peri_cstr(r % 2 ? "0.001" : "0.1")),
             PERI_OK);
         for (int step = 0; step < 5; step++) {
             double values[] = {1.0 / (r + step + 1), r * 10 + step};
@@ -316,16 +316,16 @@ static void test_runs_are_found_by_what_they_have(void **state)
     }
     assert_int_equal(peri_run_finish(log_now, id[1], PERI_RUN_KILLED), PERI_ERR_STATE);
     assert_int_equal(peri_run_finish(log_now, id[0], PERI_RUN_RUNNING), PERI_ERR_ARG);
-    assert_int_equal(peri_run_start(log_now, peri_text("exp"), NULL, 0, (char[PERI_RUN_ID]){0}),
+    assert_int_equal(peri_run_start(log_now, peri_cstr("exp"), NULL, 0, (char[PERI_RUN_ID]){0}),
                      PERI_OK);
     assert_int_equal(peri_run_series(log_now, id[2], names[1], &buf, &steps, &n), PERI_OK);
     assert_int_equal(n, 5);
     assert_true(((double *)buf.data)[3] == 23 && ((int64_t *)steps.data)[3] == 300);
 
     peri_run_query q;
-    peri_slice lr = peri_text("lr"), low = peri_text("0.001");
+    peri_slice lr = peri_cstr("lr"), low = peri_cstr("0.001");
     ids found = {0};
-    assert_int_equal(peri_run_find(log_now, peri_text("exp/1"), NULL, take_id, &found), PERI_OK);
+    assert_int_equal(peri_run_find(log_now, peri_cstr("exp/1"), NULL, take_id, &found), PERI_OK);
     assert_int_equal(found.n, 4);
     for (int r = 0; r < 4; r++)
         assert_string_equal(found.id[r], id[r]);
@@ -335,36 +335,36 @@ static void test_runs_are_found_by_what_they_have(void **state)
     q.param_values = &low;
     q.n_params = 1;
     found.n = 0;
-    assert_int_equal(peri_run_find(log_now, peri_text("exp/1"), &q, take_id, &found), PERI_OK);
+    assert_int_equal(peri_run_find(log_now, peri_cstr("exp/1"), &q, take_id, &found), PERI_OK);
     assert_int_equal(found.n, 1);
     assert_string_equal(found.id[0], id[1]);
     peri_run_query_init(&q);
     q.tags = tags;
     q.n_tags = 2;
     found.n = 0;
-    assert_int_equal(peri_run_find(log_now, peri_text("exp/1"), &q, take_id, &found), PERI_OK);
+    assert_int_equal(peri_run_find(log_now, peri_cstr("exp/1"), &q, take_id, &found), PERI_OK);
     assert_int_equal(found.n, 1);
     assert_string_equal(found.id[0], id[2]);
     peri_run_query_init(&q);
-    q.sort_by = peri_text("loss");
+    q.sort_by = peri_cstr("loss");
     q.limit = 2;
     found.n = 0;
-    assert_int_equal(peri_run_find(log_now, peri_text("exp/1"), &q, take_id, &found), PERI_OK);
+    assert_int_equal(peri_run_find(log_now, peri_cstr("exp/1"), &q, take_id, &found), PERI_OK);
     assert_int_equal(found.n, 2);
     assert_string_equal(found.id[0], id[3]);
     q.descending = 1;
     found.n = 0;
-    assert_int_equal(peri_run_find(log_now, peri_text("exp/1"), &q, take_id, &found), PERI_OK);
+    assert_int_equal(peri_run_find(log_now, peri_cstr("exp/1"), &q, take_id, &found), PERI_OK);
     assert_string_equal(found.id[0], id[0]);
 
     const char *two[] = {id[0], id[1]};
     int rows = 0;
-    assert_int_equal(peri_run_param(log_now, id[1], peri_text("only"), peri_text("x")), PERI_OK);
+    assert_int_equal(peri_run_param(log_now, id[1], peri_cstr("only"), peri_cstr("x")), PERI_OK);
     assert_int_equal(peri_run_compare(log_now, two, 2, count_row, &rows), PERI_OK);
     assert_int_equal(rows, 4);
-    assert_int_equal(peri_run_artifact(log_now, id[0], peri_text("plot.png"), peri_text("bytes")),
+    assert_int_equal(peri_run_artifact(log_now, id[0], peri_cstr("plot.png"), peri_cstr("bytes")),
                      PERI_OK);
-    assert_int_equal(peri_run_get_artifact(log_now, id[0], peri_text("plot.png"), &buf), PERI_OK);
+    assert_int_equal(peri_run_get_artifact(log_now, id[0], peri_cstr("plot.png"), &buf), PERI_OK);
     assert_int_equal(buf.size, 5);
     peri_run_info info;
     assert_int_equal(peri_run_get(log_now, "no id", &info), PERI_ERR_ARG);
@@ -372,7 +372,7 @@ static void test_runs_are_found_by_what_they_have(void **state)
                      PERI_ERR_NOT_FOUND);
     assert_int_equal(peri_run_tag(log_now, "0123456789abcdef0123456789abcdef", tags[0]),
                      PERI_ERR_NOT_FOUND);
-    assert_int_equal(peri_run_param(log_now, id[0], peri_text(""), low), PERI_ERR_ARG);
+    assert_int_equal(peri_run_param(log_now, id[0], peri_cstr(""), low), PERI_ERR_ARG);
     peri_buf_free(&buf);
     peri_buf_free(&steps);
 }

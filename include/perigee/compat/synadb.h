@@ -158,7 +158,7 @@ static inline int64_t syna_put(const char *path, const char *key, const peri_ato
     int32_t code = syna_ready(path, key, &log);
     if (code != SYNA_SUCCESS)
         return code;
-    peri_status status = peri_log_put(log, peri_text(key), value, &sequence);
+    peri_status status = peri_log_put(log, peri_cstr(key), value, &sequence);
     return status == PERI_OK ? (int64_t)sequence : syna_code(status);
 }
 
@@ -228,7 +228,7 @@ static inline int64_t syna_put_floats_batch(const char *path, const char *key, c
         memset(&a, 0, sizeof a);
         a.type = PERI_ATOM_FLOAT;
         a.number = values[i];
-        status = peri_log_batch_put(batch, peri_text(key), &a);
+        status = peri_log_batch_put(batch, peri_cstr(key), &a);
     }
     if (status == PERI_OK)
         status = peri_log_batch_commit(batch, 0, NULL);
@@ -243,7 +243,7 @@ static inline int32_t syna_get_float(const char *path, const char *key, double *
     peri_log *log;
     int32_t code = syna_ready(path, key, &log);
     return code != SYNA_SUCCESS ? code
-           : out                ? syna_code(peri_log_get_float(log, peri_text(key), out))
+           : out                ? syna_code(peri_log_get_float(log, peri_cstr(key), out))
                                 : SYNA_ERR_INVALID_PATH;
 }
 
@@ -252,7 +252,7 @@ static inline int32_t syna_get_int(const char *path, const char *key, int64_t *o
     peri_log *log;
     int32_t code = syna_ready(path, key, &log);
     return code != SYNA_SUCCESS ? code
-           : out                ? syna_code(peri_log_get_int(log, peri_text(key), out))
+           : out                ? syna_code(peri_log_get_int(log, peri_cstr(key), out))
                                 : SYNA_ERR_INVALID_PATH;
 }
 
@@ -268,7 +268,7 @@ static inline void *syna_get_data(const char *path, const char *key, uint32_t ty
     if (!size || syna_ready(path, key, &log) != SYNA_SUCCESS)
         return NULL;
     memset(&buf, 0, sizeof buf);
-    if (peri_log_get(log, peri_text(key), 0, &a, &buf) == PERI_OK && a.type == type)
+    if (peri_log_get(log, peri_cstr(key), 0, &a, &buf) == PERI_OK && a.type == type)
         copy = (char *)malloc(a.size + 1);
     if (copy) {
         if (a.size)
@@ -315,7 +315,7 @@ static inline int32_t syna_get_vector(const char *path, const char *key, float *
     *out_data = (float *)syna_get_data(path, key, PERI_ATOM_VECTOR, &size);
     if (!*out_data) {
         int exists = 0;
-        peri_status status = peri_log_exists(log, peri_text(key), 0, &exists);
+        peri_status status = peri_log_exists(log, peri_cstr(key), 0, &exists);
         return status != PERI_OK ? syna_code(status)
                : exists          ? SYNA_ERR_TYPE_MISMATCH
                                  : SYNA_ERR_KEY_NOT_FOUND;
@@ -341,7 +341,7 @@ static inline double *syna_get_history_tensor(const char *path, const char *key,
     if (!out_len || syna_ready(path, key, &log) != SYNA_SUCCESS)
         return NULL;
     memset(&values, 0, sizeof values);
-    if (peri_log_series(log, peri_text(key), NULL, &values, NULL, &n) != PERI_OK || n == 0) {
+    if (peri_log_series(log, peri_cstr(key), NULL, &values, NULL, &n) != PERI_OK || n == 0) {
         peri_buf_free(&values);
         return NULL;
     }
@@ -366,7 +366,7 @@ static inline int32_t syna_delete(const char *path, const char *key)
 {
     peri_log *log;
     int32_t code = syna_ready(path, key, &log);
-    return code != SYNA_SUCCESS ? code : syna_code(peri_log_delete(log, peri_text(key)));
+    return code != SYNA_SUCCESS ? code : syna_code(peri_log_delete(log, peri_cstr(key)));
 }
 
 /** 1 = it does, 0 = it does not. */
@@ -377,7 +377,7 @@ static inline int32_t syna_exists(const char *path, const char *key)
     int32_t code = syna_ready(path, key, &log);
     if (code != SYNA_SUCCESS)
         return code;
-    peri_status status = peri_log_exists(log, peri_text(key), 0, &exists);
+    peri_status status = peri_log_exists(log, peri_cstr(key), 0, &exists);
     return status == PERI_OK ? exists : syna_code(status);
 }
 
