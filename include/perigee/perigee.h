@@ -5,4 +5,5 @@
 #include "perigee/index.h"
 #include "perigee/io.h"
 #include "perigee/space.h"
+#include "perigee/sparse.h"
 #endif
