@@ -12,4 +12,5 @@
 #include "perigee/vectors.h"
 #include "perigee/text.h"
 #include "perigee/tensor.h"
+#include "perigee/sparse.h"
 #endif
