@@ -303,8 +303,9 @@ static void each_section_is_proved(void **state)
                                  .arg = &files[i],
                                  .reseal = 1,
                                  .seed = 3000 + s};
-            plan.from = reseal_get(entry + 8, 8);
-            plan.to = plan.from + reseal_get(entry + 16, 8);
+            const struct corrupt_part part = {reseal_get(entry + 8, 8), reseal_get(entry + 16, 8)};
+            plan.parts = part.size ? &part : NULL;
+            plan.n_parts = part.size > 0;
             corrupt_result r = corrupt_run(&plan, CORRUPT_BYTES, corrupt_scale(200));
             bad += r.crashed + r.hung + r.touched;
             refused += r.refused;
