@@ -6,5 +6,6 @@
 #include "perigee/index.h"
 #include "perigee/io.h"
 #include "perigee/space.h"
+#include "perigee/sparse.h"
 #include "perigee/text.h"
 #endif
