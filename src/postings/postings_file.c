@@ -81,10 +81,11 @@ static void save_column(const pe_part *parts, uint32_t n, int column, pe_segw *w
     static const unsigned char zeros[PE_SEGMENT_ALIGN];
     uint64_t any = 0;
     for (uint32_t i = 0; i < n; i++)
-        any |= parts[i].segment->columns[column].size;
+        any += parts[i].segment->columns[column].size;
     if (!any)
         return;
-    pe_segw_begin(w, column_tags[column], 1);
+    /* Pages of its own are for what is worth a page. */
+    pe_segw_begin(w, column_tags[column], any > 16 * PE_SEGMENT_BLOCK);
     for (uint32_t i = 0; i < n; i++) {
         const pe_column *c = &parts[i].segment->columns[column];
         if (c->size)

@@ -21,16 +21,19 @@ enum {
 
 /* ---- sums ---- */
 
-/* The hot loop: one byte of length, one of count, one cell of a table, one sum. */
-static void add_bytes(const pe_find *f, const pe_leaf *l, const uint8_t *classes, uint64_t *touched)
+/* The hot loop: one byte of length, one count, one cell of a table, one sum. */
+static inline void add_run(const pe_find *f, const pe_leaf *l, const uint8_t *classes, int encoding,
+                           uint64_t *touched)
 {
-    const uint16_t *ids = l->at.list.ids + l->at.first;
-    const uint8_t *counts = (const uint8_t *)l->at.list.values + l->at.first;
+    const uint16_t *ids = l->at.list.ids;
+    const uint8_t *counts = l->at.list.values;
     const pe_weights *w = &f->s->weights;
     int32_t *sums = f->s->sums;
-    for (uint32_t i = 0; i < l->n; i++) {
+    float scale = l->scale;
+    for (uint32_t i = l->at.first, end = i + l->n; i < end; i++) {
         uint32_t doc = ids[i];
-        sums[doc] += pe_part_of_score(l->scale, pe_weight(w, counts[i], classes[doc]));
+        uint32_t count = encoding == PE_ENC_U4 ? counts[i / 2] >> (i % 2 * 4) & 15 : counts[i];
+        sums[doc] += pe_part_of_score(scale, pe_weight(w, count, classes[doc]));
         if (touched)
             touched[doc / BLOCK / 64] |= (uint64_t)1 << (doc / BLOCK % 64);
     }
@@ -50,12 +53,16 @@ static void add_any(const pe_find *f, const pe_leaf *l, uint32_t base, uint64_t 
 static void add(const pe_find *f, const pe_leaf *l, uint32_t window, uint64_t *touched)
 {
     uint32_t base = window << PE_WINDOW_SHIFT;
-    if (!f->classes || l->at.list.encoding != PE_ENC_U8)
+    if (!f->classes || (l->at.list.encoding != PE_ENC_U4 && l->at.list.encoding != PE_ENC_U8))
         add_any(f, l, base, touched);
+    else if (l->at.list.encoding == PE_ENC_U4 && touched)
+        add_run(f, l, f->classes + base, PE_ENC_U4, touched);
+    else if (l->at.list.encoding == PE_ENC_U4)
+        add_run(f, l, f->classes + base, PE_ENC_U4, NULL);
     else if (touched)
-        add_bytes(f, l, f->classes + base, touched);
+        add_run(f, l, f->classes + base, PE_ENC_U8, touched);
     else
-        add_bytes(f, l, f->classes + base, NULL);
+        add_run(f, l, f->classes + base, PE_ENC_U8, NULL);
 }
 
 void pe_scan_add(pe_find *f, const pe_leaf *l, uint32_t window)
