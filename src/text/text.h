@@ -188,7 +188,8 @@ typedef struct pe_text_scratch {
     size_t spans_room;
     pe_accepted *accepted; /* a part */
     size_t accepted_room;
-    uint64_t *words; /* their bits */
+    uint64_t accepted_for; /* the version of the snapshot that they are of; 0: to be made anew */
+    uint64_t *words;       /* their bits */
     size_t words_room;
     pe_best *heap;
     size_t heap_room;

@@ -7,6 +7,9 @@
  * run: with 8,192 documents to a window most windows of a query with a rare term are skipped whole,
  * or have a single list to walk.
  *
+ * Where a filter leaves few documents of a window, these are looked up one by one, from the
+ * heaviest leaf down.
+ *
  * AND: the shortest run of the window leads; the others are searched for its documents.
  *
  * Both are exact: what is left out has a bound below the k-th score. */
@@ -172,6 +175,30 @@ static void scan_sums(pe_find *f, uint32_t window, uint32_t first, uint32_t n, i
             take_block(f, window, word * 64 + (uint32_t)__builtin_ctzll(t), first, rest);
 }
 
+/* Whether a filter leaves so few documents of the window that looking them up is less work than
+ * walking the window's postings. */
+static int few_allowed(const pe_find *f, uint32_t window, uint32_t n)
+{
+    enum { WALKED = 8 }; /* postings walked in the time of a look-up */
+    if (!f->accepted || n > PRUNED_LEAVES)
+        return 0;
+    const uint64_t *bits = f->accepted + (size_t)window * PE_PAGE_WORDS;
+    uint32_t allowed = 0, postings = 0;
+    for (unsigned i = 0; i < PE_PAGE_WORDS; i++)
+        allowed += (uint32_t)__builtin_popcountll(bits[i]);
+    for (uint32_t i = 0; i < n; i++)
+        postings += f->s->leaves[f->s->order[i]].n;
+    return allowed < postings / WALKED;
+}
+
+static void scan_allowed(pe_find *f, uint32_t window, uint32_t n, int32_t bound)
+{
+    const uint64_t *bits = f->accepted + (size_t)window * PE_PAGE_WORDS;
+    for (uint32_t word = 0; word < PE_PAGE_WORDS; word++)
+        for (uint64_t rest = bits[word]; rest; rest &= rest - 1)
+            consider(f, window, word * 64 + (uint32_t)__builtin_ctzll(rest), 0, n, bound);
+}
+
 void pe_scan_any(pe_find *f)
 {
     uint32_t windows = pe_part_windows(f->part);
@@ -188,7 +215,9 @@ void pe_scan_any(pe_find *f)
             for (; rest + f->s->leaves[f->s->order[first]].bound < f->need; first++)
                 rest += f->s->leaves[f->s->order[first]].bound;
         }
-        if (first + 1 == n)
+        if (few_allowed(f, window, n))
+            scan_allowed(f, window, n, (int32_t)bound);
+        else if (first + 1 == n)
             scan_one(f, window, first, rest);
         else
             scan_sums(f, window, first, n, rest);
