@@ -157,36 +157,114 @@ static void scan_one(pe_find *f, uint32_t window, uint32_t first, int32_t rest)
     }
 }
 
-/* Look at a block's sums, and clear them. */
-static void take_block(pe_find *f, uint32_t window, uint32_t block, uint32_t first, int32_t rest)
+/* Blocks of the window: a bit each. */
+typedef struct blocks {
+    uint64_t bits[BLOCKS / 64];
+} blocks;
+
+/* How many of a block's sums are `cut` or more, which is above 0: the difference is negative then,
+ * which all machines can count four at a time. */
+static inline uint32_t count_block(const int32_t *sums, int32_t cut)
 {
-    int32_t *sums = f->s->sums + (size_t)block * BLOCK, most = 0;
+    uint32_t n = 0;
     for (unsigned i = 0; i < BLOCK; i++)
-        most = sums[i] > most ? sums[i] : most;
-    if (most && most + rest >= f->need)
-        for (unsigned i = 0; i < BLOCK; i++)
-            if (sums[i] && sums[i] + rest >= f->need)
-                consider(f, window, block * BLOCK + i, sums[i], first, rest);
-    memset(sums, 0, BLOCK * sizeof *sums);
+        n += (uint32_t)(cut - 1 - sums[i]) >> 31;
+    return n;
 }
 
+/* The documents that may get in when `rest` is added, in blocks that have any; *hot gets these. */
+static uint32_t count_near(const pe_find *f, const blocks *touched, int32_t rest, blocks *hot)
+{
+    uint32_t near = 0;
+    memset(hot, 0, sizeof *hot);
+    for (uint32_t word = 0; word < BLOCKS / 64; word++)
+        for (uint64_t t = touched->bits[word]; t; t &= t - 1) {
+            uint32_t block = word * 64 + (uint32_t)__builtin_ctzll(t);
+            uint32_t n = count_block(f->s->sums + (size_t)block * BLOCK, f->need - rest);
+            near += n;
+            hot->bits[word] |= n ? t & -t : 0;
+        }
+    return near;
+}
+
+/* Eight sums at a time: most are too small. */
+static void consider_block(pe_find *f, uint32_t window, uint32_t from, uint32_t first, int32_t rest)
+{
+    enum { GROUP = 8 };
+    const int32_t *sums = f->s->sums;
+    for (uint32_t doc = from; doc < from + BLOCK; doc += GROUP) {
+        int32_t cut = f->need - rest, any = 0;
+        for (uint32_t i = doc; i < doc + GROUP; i++)
+            any |= cut - 1 - sums[i];
+        for (uint32_t i = doc; any < 0 && i < doc + GROUP; i++)
+            if (sums[i] && sums[i] + rest >= f->need)
+                consider(f, window, i, sums[i], first, rest);
+    }
+}
+
+static void consider_blocks(pe_find *f, uint32_t window, const blocks *hot, uint32_t first,
+                            int32_t rest)
+{
+    for (uint32_t word = 0; word < BLOCKS / 64; word++)
+        for (uint64_t t = hot->bits[word]; t; t &= t - 1)
+            consider_block(f, window, (word * 64 + (uint32_t)__builtin_ctzll(t)) * BLOCK, first,
+                           rest);
+}
+
+/* Kept apart: with a size that it can see the compiler clears a block by `rep stos`, which takes
+ * longer than adding up what was in it. */
+static __attribute__((noinline)) void clear(int32_t *sums, size_t n)
+{
+    memset(sums, 0, n * sizeof *sums);
+}
+
+static void clear_blocks(pe_find *f, const blocks *touched)
+{
+    for (uint32_t word = 0; word < BLOCKS / 64; word++) {
+        int32_t *sums = f->s->sums + (size_t)word * 64 * BLOCK;
+        if (touched->bits[word] == UINT64_MAX)
+            clear(sums, 64 * BLOCK);
+        else
+            for (uint64_t t = touched->bits[word]; t; t &= t - 1)
+                clear(sums + (size_t)__builtin_ctzll(t) * BLOCK, BLOCK);
+    }
+}
+
+/* Add up the leaves order[first..n). Where that brings many documents near enough, adding the next
+ * leaf, too, costs less than looking it up for each of them. */
 static void scan_sums(pe_find *f, uint32_t window, uint32_t first, uint32_t n, int32_t rest)
 {
-    uint64_t touched[BLOCKS / 64] = {0};
-    uint32_t postings = 0;
+    enum { LOOKED_UP = 12 }; /* postings added in the time of a look-up */
+    const pe_leaf *leaves = f->s->leaves;
+    const uint32_t *order = f->s->order;
+    uint32_t postings = 0, near;
+    blocks touched = {{0}}, hot;
     for (uint32_t i = first; i < n; i++)
-        postings += f->s->leaves[f->s->order[i]].n;
+        postings += leaves[order[i]].n;
     int sparse = postings < SPARSE;
+    if (!sparse)
+        memset(&touched, 0xff, sizeof touched);
     for (uint32_t i = first; i < n; i++)
-        add(f, &f->s->leaves[f->s->order[i]], window, sparse ? touched : NULL);
-    if (!sparse) {
-        for (uint32_t block = 0; block < BLOCKS; block++)
-            take_block(f, window, block, first, rest);
-        return;
+        add(f, &leaves[order[i]], window, sparse ? touched.bits : NULL);
+    while ((near = count_near(f, &touched, rest, &hot)) != 0) {
+        if (first == 0 || near < leaves[order[first - 1]].n / LOOKED_UP) {
+            consider_blocks(f, window, &hot, first, rest);
+            break;
+        }
+        first--;
+        rest -= leaves[order[first]].bound;
+        add(f, &leaves[order[first]], window, touched.bits);
     }
-    for (uint32_t word = 0; word < BLOCKS / 64; word++)
-        for (uint64_t t = touched[word]; t; t &= t - 1)
-            take_block(f, window, word * 64 + (uint32_t)__builtin_ctzll(t), first, rest);
+    clear_blocks(f, &touched);
+}
+
+/* Whether the list that brings documents in is short against those that are looked up for them. */
+static int lone_leaf(const pe_find *f, uint32_t first)
+{
+    enum { SHORTER = 4 };
+    const pe_leaf *leaves = f->s->leaves;
+    const uint32_t *order = f->s->order;
+    return first == 0 || leaves[order[first]].n < leaves[order[first - 1]].n / SHORTER;
 }
 
 /* Whether a filter leaves so few documents of the window that looking them up is less work than
@@ -231,7 +309,7 @@ void pe_scan_any(pe_find *f)
         }
         if (few_allowed(f, window, n))
             scan_allowed(f, window, n, (int32_t)bound);
-        else if (first + 1 == n)
+        else if (first + 1 == n && lone_leaf(f, first))
             scan_one(f, window, first, rest);
         else
             scan_sums(f, window, first, n, rest);
