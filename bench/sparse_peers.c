@@ -1,18 +1,24 @@
-/* What bench/sparse.py measures beside the library: rows like SPLADE's, and two ways to search them,
- * a linear term-at-a-time scan and document-at-a-time MaxScore (Turtle and Flood 1995).
+/* What bench/sparse.py measures beside the library: rows like SPLADE's, and two ways to search
+ * them, a linear term-at-a-time scan and document-at-a-time MaxScore (Turtle and Flood 1995).
  *
  * The rows: topics are sets of terms; a row mixes a few topics and a background, its terms drawn
  * with a popularity of V u^4.5, its weights log-normal. Queries are cut from rows that are not in
  * the set. Synthetic rows flatter an index when they are too easy, so they are held to two checks
- * (bench/sparse.py prints them): MaxScore at least ten times slower than the linear scan, as on real
- * SPLADE rows, and about 75 % of the weight in the ten heaviest entries of a query and the fifty
- * heaviest of a row. Compiled by bench/sparse.py; one thread. */
+ * (bench/sparse.py prints them): MaxScore at least ten times slower than the linear scan, as on
+ * real SPLADE rows, and about 75 % of the weight in the ten heaviest entries of a query and the
+ * fifty heaviest of a row. Compiled by bench/sparse.py; one thread. */
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { VOCABULARY = 30522, TOPICS = 3000, TOPIC_TERMS = 300, ROW_ENTRIES = 120, QUERY_ENTRIES = 45 };
+enum {
+    VOCABULARY = 30522,
+    TOPICS = 3000,
+    TOPIC_TERMS = 300,
+    ROW_ENTRIES = 120,
+    QUERY_ENTRIES = 45
+};
 
 /* ---- numbers ---- */
 
@@ -288,8 +294,9 @@ void sparse_maxscore(inverted *v, uint32_t n, const uint32_t *terms, const float
     float sums[257] = {0};
     for (uint32_t i = 0; i < n; i++) {
         uint64_t first = v->first[terms[i]];
-        c[i] = (cursor){v->ids, v->weights, first, v->first[terms[i] + 1], weights[i],
-                        weights[i] * v->largest[terms[i]]};
+        c[i] = (cursor){v->ids,     v->weights,
+                        first,      v->first[terms[i] + 1],
+                        weights[i], weights[i] * v->largest[terms[i]]};
     }
     qsort(c, n, sizeof *c, by_bound);
     for (uint32_t i = 0; i < n; i++)

@@ -117,6 +117,22 @@ typedef struct pe_forward_of {
 
 void pe_forward_open(const peri_sparse *sx, const pe_part *part, pe_forward_of *f);
 pe_forward pe_forward_at(const pe_forward_of *f, uint32_t doc);
+static inline void pe_forward_prefetch(const pe_forward_of *f, uint32_t doc)
+{
+    if (f->term_size == 0)
+        return;
+    uint64_t first = f->offsets[doc], n = f->offsets[doc + 1] - first;
+    const unsigned char *terms = f->terms + first * f->term_size;
+    const unsigned char *values = f->values + first * f->value_size;
+    for (uint64_t at = 0; at < n * f->term_size; at += 64) {
+        __builtin_prefetch(terms + at);
+        atomic_signal_fence(memory_order_seq_cst); /* or gcc 12 folds the loop to one */
+    }
+    for (uint64_t at = 0; at < n * f->value_size; at += 64) {
+        __builtin_prefetch(values + at);
+        atomic_signal_fence(memory_order_seq_cst);
+    }
+}
 uint32_t pe_forward_term(const pe_forward *f, uint32_t i);
 float pe_forward_weight(const peri_sparse *sx, const pe_forward *f, uint32_t i);
 
@@ -124,6 +140,9 @@ float pe_forward_weight(const peri_sparse *sx, const pe_forward *f, uint32_t i);
 peri_status pe_sparse_merge(pe_postings *p, pe_segment *out, const pe_part *in, uint32_t n,
                             uint32_t *const *map);
 peri_status pe_sparse_prove(const pe_postings *p, const pe_segment *s);
+/* And the order that rows get in large merges (sparse_order.c). */
+peri_status pe_sparse_order(pe_postings *p, const pe_part *in, uint32_t n, uint32_t *const *map,
+                            uint32_t docs, uint32_t *place, unsigned workers);
 
 /* ---- searching (sparse_search.c, sparse_walk.c) ---- */
 
@@ -138,11 +157,22 @@ typedef struct pe_sparse_cand {
 typedef struct pe_sparse_term {
     float weight; /* of the query */
     float bound;  /* of what it can add to a score in this part */
-    pe_cursor cursor;
-    /* in this window: */
+    float step;   /* what a code of 1 adds */
+    int positive; /* so are all products, and the list has 16-bit codes */
+    pe_list list;
+} pe_sparse_term;
+
+/* A term in a window: its postings there, and the most that they can add. */
+typedef struct pe_sparse_cell {
+    uint32_t first;
     uint32_t n;
     float most;
-} pe_sparse_term;
+} pe_sparse_cell;
+
+typedef struct pe_sparse_window {
+    float most; /* of all terms together */
+    uint32_t number;
+} pe_sparse_window;
 
 /* Room that a reader keeps at its place in the epoch. */
 typedef struct pe_sparse_scratch {
@@ -154,15 +184,18 @@ typedef struct pe_sparse_scratch {
     uint32_t n_places;
     uint32_t *matches;
     pe_sparse_term *terms;
+    pe_sparse_cell *cells; /* window by window, a term each */
+    pe_sparse_window *windows;
     float *rest; /* of a window: what the terms from i on can add */
     float *best; /* heap of the k highest lows */
     pe_sparse_cand *cands;
-    size_t cut_room, dense_room, places_room, matches_room, terms_room, rest_room, best_room,
-        cands_room;
+    size_t cut_room, dense_room, places_room, matches_room, terms_room, rest_room, cells_room,
+        windows_room, best_room, cands_room;
     uint64_t *words; /* of a filter */
     pe_accepted *accepted;
     size_t words_room, accepted_room;
     _Alignas(64) float scores[PE_WINDOW];
+    _Alignas(64) uint16_t units[PE_WINDOW];
 } pe_sparse_scratch;
 
 typedef struct pe_sparse_search {

@@ -248,17 +248,6 @@ float pe_forward_weight(const peri_sparse *sx, const pe_forward *f, uint32_t i)
 
 /* ---- merging ---- */
 
-static uint64_t count_entries(const peri_sparse *sx, const pe_part *in, const uint32_t *map)
-{
-    pe_forward_of f;
-    uint64_t n = 0;
-    pe_forward_open(sx, in, &f);
-    for (uint32_t doc = 0; doc < in->docs; doc++)
-        if (map[doc] != UINT32_MAX)
-            n += pe_forward_at(&f, doc).n;
-    return n;
-}
-
 /* The number of each term of an input in the merged segment; both lists ascend. */
 static void renumber(const uint32_t *from, uint32_t n, const uint32_t *to, uint32_t n_to,
                      uint32_t *number)
@@ -288,27 +277,25 @@ typedef struct forward_out {
     uint64_t *offsets;
     unsigned char *numbers, *values;
     float *scales;
-    uint64_t at;
 } forward_out;
 
 static void copy_row(forward_out *o, const pe_forward *f, const uint32_t *number, uint32_t doc)
 {
-    o->offsets[doc] = o->at;
+    uint64_t at = o->offsets[doc];
     for (uint32_t i = 0; i < f->n; i++) {
         uint32_t t = f->term_size == 0
                          ? number_of(o->terms, o->n_terms, ((const uint32_t *)f->terms)[i])
                      : f->term_size == 2 ? number[((const uint16_t *)f->terms)[i]]
                                          : number[((const uint32_t *)f->terms)[i]];
         if (o->term_size == 2)
-            ((uint16_t *)(void *)o->numbers)[o->at + i] = (uint16_t)t;
+            ((uint16_t *)(void *)o->numbers)[at + i] = (uint16_t)t;
         else
-            ((uint32_t *)(void *)o->numbers)[o->at + i] = t;
+            ((uint32_t *)(void *)o->numbers)[at + i] = t;
     }
     if (f->n)
-        memcpy(o->values + o->at * o->value_size, f->values, (size_t)f->n * o->value_size);
+        memcpy(o->values + at * o->value_size, f->values, (size_t)f->n * o->value_size);
     if (o->scales)
         o->scales[doc] = f->scale;
-    o->at += f->n;
 }
 
 static peri_status copy_part(forward_out *o, pe_postings *p, const pe_part *in, const uint32_t *map)
@@ -338,9 +325,10 @@ peri_status pe_sparse_merge(pe_postings *p, pe_segment *out, const pe_part *in, 
 {
     const peri_sparse *sx = pe_sparse_of(p);
     forward_out o = {.sx = sx, .terms = pe_segment_terms(out, PE_SET_ALL)};
+    const uint32_t *lengths = out->columns[PE_COL_LENGTHS].data; /* entries of each */
     uint64_t entries = 0;
-    for (uint32_t i = 0; i < n; i++)
-        entries += count_entries(sx, &in[i], map[i]);
+    for (uint32_t doc = 0; doc < out->docs; doc++)
+        entries += lengths[doc];
     o.n_terms = out->n_terms[PE_SET_ALL];
     o.term_size = o.n_terms <= 65536 ? 2 : 4;
     o.value_size = (uint32_t)value_size(sx);
@@ -353,9 +341,11 @@ peri_status pe_sparse_merge(pe_postings *p, pe_segment *out, const pe_part *in, 
     o.numbers = out->columns[PE_COL_OWN_1].data;
     o.values = out->columns[PE_COL_OWN_2].data;
     o.scales = out->columns[PE_COL_OWN_3].data;
+    o.offsets[0] = 0;
+    for (uint32_t doc = 0; doc < out->docs; doc++)
+        o.offsets[doc + 1] = o.offsets[doc] + lengths[doc];
     for (uint32_t i = 0; i < n; i++)
         PE_TRY(copy_part(&o, p, &in[i], map[i]));
-    o.offsets[out->docs] = o.at;
     return PERI_OK;
 }
 

@@ -44,6 +44,8 @@ void pe_sparse_free_scratch(void *scratch)
     pe_free(r->host, r->places, r->places_room * sizeof *r->places);
     pe_free(r->host, r->matches, r->matches_room * sizeof *r->matches);
     pe_free(r->host, r->terms, r->terms_room * sizeof *r->terms);
+    pe_free(r->host, r->cells, r->cells_room * sizeof *r->cells);
+    pe_free(r->host, r->windows, r->windows_room * sizeof *r->windows);
     pe_free(r->host, r->rest, r->rest_room * sizeof *r->rest);
     pe_free(r->host, r->best, r->best_room * sizeof *r->best);
     pe_free(r->host, r->cands, r->cands_room * sizeof *r->cands);
