@@ -158,6 +158,23 @@ static peri_status make_leaves(const peri_text *ix, pe_text_scratch *s)
 
 /* ---- weights ---- */
 
+/* Counting the live documents of a frequent term walks its whole list, which takes longer than the
+ * search: what was counted is kept until other documents die. */
+static uint32_t live_in_part(pe_text_scratch *s, const pe_part *part, uint32_t term,
+                             const pe_list *list)
+{
+    enum { FEW = 256 }; /* are counted as fast as looked up */
+    if (!part->dead || part->segment->active || list->n < FEW)
+        return pe_list_live(part, list);
+    if (!s->known && !(s->known = pe_calloc(s->host, PE_KNOWN_DFS * sizeof *s->known)))
+        return pe_list_live(part, list);
+    uint64_t serial = part->segment->serial;
+    pe_known_df *k = &s->known[pe_mix64(serial << 32 ^ term) & (PE_KNOWN_DFS - 1)];
+    if (k->serial != serial || k->edit != part->dead->edit || k->term != term)
+        *k = (pe_known_df){serial, part->dead->edit, term, pe_list_live(part, list)};
+    return k->live;
+}
+
 static void weigh(pe_find *f)
 {
     pe_text_scratch *s = f->s;
@@ -167,7 +184,7 @@ static void weigh(pe_find *f)
         for (uint32_t p = 0; p < f->snapshot->n_parts; p++) {
             pe_list list;
             if (pe_list_open(&f->snapshot->parts[p], PE_SET_ALL, l->term, &list))
-                l->df += pe_list_live(&f->snapshot->parts[p], &list);
+                l->df += live_in_part(s, &f->snapshot->parts[p], l->term, &list);
         }
         double df = l->df, idf = log(1 + (n - df + 0.5) / (df + 0.5));
         l->scale = l->df ? (float)(idf * l->count) : 0;
