@@ -197,6 +197,41 @@ static void hot_rest(const bench *b, size_t *next)
     record(next, "scan_f32", "L1", YARD_L1, (size_t)dim * 4, 0, s);
 }
 
+/* 32 rows' codes of one bit a dimension, and what goes before: a query's tables and rotation. */
+static void hot_scans(const bench *b, size_t *next)
+{
+    enum { BLOCK = 32, PASSES = 3 };
+    static float p[65536], signs[PASSES * 65536], tmp[65536];
+    static uint8_t tables[4 * 65536];
+    const size_t groups = dim / 4, n = dim / 64 * 64;
+    const float *factors = (const float *)b->query;
+    const pe_scan scan = {1, 0, 0.01f, 1, 0, factors, factors + 32, factors + 64};
+    unsigned stages = 6;
+    uint32_t sums[BLOCK];
+    float offset, step;
+    double s = 0;
+
+    while (n >> stages)
+        stages++;
+    for (size_t i = 0; i < PASSES * n; i++)
+        signs[i] = i % 3 ? 0x1p-5f : -0x1p-5f;
+    memcpy(p, b->query, dim * sizeof *p);
+    TIMED(s, BLOCK, b->k->scan32(b->memory, tables, groups, sums));
+    record(next, "scan32", "L1", YARD_L1, (size_t)dim / 8, 0, s);
+    TIMED(s, BLOCK, b->k->below32(b->memory, tables, groups, &scan, out));
+    record(next, "below32", "L1", YARD_L1, (size_t)dim / 8 + 12, 0, s);
+    TIMED(s, 1, b->k->luts(p, groups, tables, &offset, &step));
+    record(next, "luts", "L1", YARD_L1, (size_t)dim * 4, 0, s);
+    const float *x = (const float *)b->memory;
+    float key;
+    TIMED(s, 1, b->k->levels(x, x + 8, n, 3, 1, tables, out));
+    record(next, "levels", "L1", YARD_L1, n * 4, 0, s);
+    TIMED(s, 1, keep = (float)b->k->least(x, x + 8, n, &key));
+    record(next, "least", "L1", YARD_L1, n * 8, 0, s);
+    TIMED(s, 1, b->k->rotate(p, n, PASSES, stages, signs, tmp));
+    record(next, "rotate, 3 passes", "L1", YARD_L1, n * 4, 0, s);
+}
+
 /* A batch as flat search has it: queries and rows from the second-level cache and beyond. */
 static void tile(const bench *b, size_t *next)
 {
@@ -262,6 +297,7 @@ static void one_round(const bench *b)
     yards[YARD_L1][round_now] = machine_read(b->memory, hot, 400, &yard_ways[YARD_L1]);
     hot_kernels(b, &next);
     hot_rest(b, &next);
+    hot_scans(b, &next);
     tile(b, &next);
     yards[YARD_L2][round_now] = machine_read(b->memory, L2_BYTES, 40, &yard_ways[YARD_L2]);
     from_place(b, "L2", YARD_L2, L2_BYTES, &next);

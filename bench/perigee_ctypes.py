@@ -43,6 +43,12 @@ class HnswConfig(Sized):
                 ("reserved", c.c_uint16), ("alpha", c.c_float), ("reserved2", c.c_uint32), ("seed", c.c_uint64)]
 
 
+class GwiConfig(Sized):
+    _fields_ = [("struct_size", c.c_uint32), ("branching", c.c_uint32), ("levels", c.c_uint32), ("wells", c.c_uint32),
+                ("nprobe", c.c_uint32), ("rounds", c.c_uint32), ("train_rows", c.c_uint32), ("codes", c.c_uint16),
+                ("bits", c.c_uint16), ("seed", c.c_uint64)]
+
+
 class Query(Sized):
     _fields_ = [("struct_size", c.c_uint32), ("k", c.c_uint32), ("effort", c.c_uint32), ("rerank", c.c_uint32),
                 ("target_recall", c.c_float), ("max_distance", c.c_float), ("has_max_distance", c.c_uint32),
@@ -53,10 +59,11 @@ class Info(Sized):
     _fields_ = [("struct_size", c.c_uint32), ("caps", c.c_uint32), ("kind", c.c_char * 16), ("space", Space),
                 ("keyed", c.c_uint32), ("codes", c.c_uint32), ("calibrated", c.c_uint32), ("links", c.c_uint32),
                 ("rows", c.c_uint64), ("deleted", c.c_uint64), ("bytes_heap", c.c_uint64),
-                ("bytes_mapped", c.c_uint64), ("clipped", c.c_uint64), ("next_id", c.c_uint64)]
+                ("bytes_mapped", c.c_uint64), ("clipped", c.c_uint64), ("next_id", c.c_uint64),
+                ("wells", c.c_uint32), ("well_bits", c.c_uint32)]
 
 
-MIRRORED = {"peri_task": Task, "peri_space": Space, "peri_hnsw_config": HnswConfig, "peri_query": Query,
+MIRRORED = {"peri_task": Task, "peri_space": Space, "peri_hnsw_config": HnswConfig, "peri_gwi_config": GwiConfig, "peri_query": Query,
             "peri_index_info": Info}
 
 
@@ -75,6 +82,8 @@ class Library:
         for name, arguments in {
             "peri_flat_create": [pointer] * 3,
             "peri_hnsw_create": [pointer] * 4,
+            "peri_gwi_create": [pointer] * 4,
+            "peri_index_train": [pointer, size, pointer, pointer],
             "peri_index_open": [pointer, c.c_char_p, u32, pointer, pointer],
             "peri_index_save": [pointer, c.c_char_p, pointer],
             "peri_index_close": [pointer],
@@ -129,6 +138,13 @@ class Index:
         return cls(library, handle)
 
     @classmethod
+    def gwi(cls, library, dim, metric, scalar="f32", codes="auto", **config):
+        handle, space = c.c_void_p(), Space(dim=dim, metric=METRIC[metric], scalar=SCALAR[scalar])
+        cfg = GwiConfig(codes=CODES[codes], **config)
+        library.must(library.so.peri_gwi_create(c.byref(handle), c.byref(space), c.byref(cfg), None))
+        return cls(library, handle)
+
+    @classmethod
     def open(cls, library, path, mapped=False, readonly=True):
         handle, flags = c.c_void_p(), OPEN_MAP * mapped | OPEN_READONLY * readonly
         library.must(library.so.peri_index_open(c.byref(handle), str(path).encode(), flags, None, None))
@@ -139,6 +155,10 @@ class Index:
         task = Task(threads=threads)
         self.library.must(self.library.so.peri_index_put_many(
             self.handle, len(rows), address(ids), address(rows), 0, c.byref(task), None))
+
+    def train(self, rows, threads=1):
+        self.library.must(self.library.so.peri_index_train(
+            self.handle, len(rows), address(rows), c.byref(Task(threads=threads))))
 
     def maintain(self, threads=1):
         self.library.must(self.library.so.peri_index_maintain(self.handle, c.byref(Task(threads=threads))))

@@ -12,12 +12,16 @@ import builds
 import curves
 import flat
 import text as full_text
+import vector_files
 from peers import PEERS, Hnswlib
 from perigee_ctypes import Library, compare_with_headers
 
-PARTS = ("curves", "build", "memory", "open", "flat")
+PARTS = ("curves", "build", "memory", "open", "flat", "mmap", "text")
+# Parts that bring their own data: measured once, not for each set.
+ALONE = {"mmap": vector_files, "text": full_text}
 TITLES = {"curves": "Queries/s at equal recall@10, one thread", "build": "Build time and quality, two threads",
-          "memory": "Memory", "open": "Opening a saved index", "flat": "Exact search", "text": "Full text"}
+          "memory": "Memory", "open": "Opening a saved index", "flat": "Exact search",
+          "mmap": "Vector files", "text": "Full text"}
 
 
 def arguments():
@@ -27,7 +31,7 @@ def arguments():
     p.add_argument("--data", type=Path, default=common.ROOT.parent / "shared" / "data" / "vectors",
                    help="where the HDF5 files of the named sets are")
     p.add_argument("--sets", default=",".join(common.SETS), help="names (%(default)s) or paths of HDF5 files")
-    p.add_argument("--only", default=",".join(PARTS), help="some of %(default)s,text")
+    p.add_argument("--only", default=",".join(PARTS), help="some of %(default)s")
     p.add_argument("--peers", default="hnswlib,faiss")
     p.add_argument("--rounds", type=int, default=5, help="rounds that count, the median of which is taken")
     p.add_argument("--quick", action="store_true", help="under ten minutes: the peers' best known settings, a small grid")
@@ -39,7 +43,7 @@ def arguments():
     options.sets = [s if s in common.SETS else str(caller / s) for s in options.sets.split(",") if s]
     options.only = [x for x in options.only.split(",") if x]
     options.peers = [x for x in options.peers.split(",") if x]
-    for given, known in ((options.only, (*PARTS, "text")), (options.peers, PEERS)):
+    for given, known in ((options.only, PARTS), (options.peers, PEERS)):
         for x in given:
             if x not in known:
                 p.error(f"'{x}' is none of {', '.join(known)}")
@@ -67,21 +71,23 @@ def main():
         machine["perigee"] = {"version": library.version, "cpu_level": library.cpu_level}
 
     results = {part: [] for part in options.only}
-    vectors = [part for part in options.only if part in PARTS]
-    for data in common.open_sets(options.sets if vectors else [], options.data):
+    in_sets = [part for part in options.only if part not in ALONE]
+    for data in common.open_sets(options.sets, options.data) if in_sets else ():
         say(f"{data.name}: {data.rows:,} x {data.dim}, {len(data.test):,} queries, {data.distance}")
         steps = {"curves": curves.measure, "build": builds.measure_builds, "memory": builds.measure_memory,
                  "open": builds.measure_open, "flat": flat.measure}
-        for part in vectors:
-            if library or part in ("curves", "build"):
+        for part in options.only:
+            if part not in ALONE and (library or part in ("curves", "build")):
                 results[part].append(steps[part](data, library, options, say))
-    if library and "text" in options.only:
-        results["text"] = full_text.measure(library, options, say)
+    for part in options.only:
+        if part in ALONE and library:
+            results[part] = ALONE[part].measure(library, options, say)
     machine["load_average_at_end"] = round(common.load_average(), 2)
 
     command = "script/bench " + " ".join(a for a in sys.argv[1:] if "libperigee" not in a and a != "--library")
     tables = {"curves": curves.table, "build": builds.build_table, "memory": builds.memory_table,
-              "open": builds.open_table, "flat": flat.table, "text": full_text.table}
+              "open": builds.open_table, "flat": flat.table,
+              **{part: module.table for part, module in ALONE.items()}}
     text = [f"`{command.strip()}` on {machine['date']}: {machine['cpu']}, {machine['cores']} cores ({', '.join(machine['isa'])}), "
             f"{machine['memory_gib']} GiB, {machine['system']}, {machine['compiler']}; "
             + ", ".join(f"{n} {v}" for n, v in machine["peers"].items())

@@ -126,6 +126,11 @@ static int answer(search *s, float *rows, uint64_t first, size_t n, size_t at)
     return cli_failed(what, status, NULL);
 }
 
+static peri_status key_of(const void *index, uint64_t id, peri_buf *key)
+{
+    return peri_index_key_of(index, id, key);
+}
+
 static int answer_all(search *s)
 {
     uint64_t total = s->queries.left;
@@ -137,7 +142,7 @@ static int answer_all(search *s)
         code = answer(s, rows, first, n, s->out ? (size_t)first : 0);
         if (code == CLI_OK && !s->out) {
             progress_clear(&s->bar);
-            code = hits_print(&s->hits, s->index, s->info.keyed != 0, first, n, s->json);
+            code = hits_print(&s->hits, s->info.keyed ? key_of : NULL, s->index, first, n, s->json);
         }
         first += n;
     }

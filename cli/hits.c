@@ -69,28 +69,28 @@ static void print_table(const hits *h, size_t query, uint64_t number, const peri
 }
 
 /* The keys of one query's hits; keys has room for k. */
-static int look_up(const hits *h, const peri_index *index, size_t query, peri_buf *keys)
+static int look_up(const hits *h, hits_key_fn key, const void *from, size_t query, peri_buf *keys)
 {
     for (size_t i = 0; i < h->n_hits[query]; i++) {
-        peri_status status = peri_index_key_of(index, h->hit[query * h->k + i].id, &keys[i]);
+        peri_status status = key(from, h->hit[query * h->k + i].id, &keys[i]);
         if (status != PERI_OK)
             return cli_failed("cannot look up a key", status, NULL);
     }
     return CLI_OK;
 }
 
-int hits_print(const hits *h, const peri_index *index, int keyed, uint64_t first, size_t n,
+int hits_print(const hits *h, hits_key_fn key, const void *from, uint64_t first, size_t n,
                int as_json)
 {
-    peri_buf *keys = keyed ? calloc(h->k, sizeof *keys) : NULL;
+    peri_buf *keys = key ? calloc(h->k, sizeof *keys) : NULL;
     int code = CLI_OK;
-    if (keyed && !keys)
+    if (key && !keys)
         return cli_error("no memory for %zu keys", h->k);
     if (!as_json && first == 0)
         printf("%8s  %4s  %20s  %12s%s\n", "query", "rank", "id", "distance", keys ? "  key" : "");
     for (size_t query = 0; code == CLI_OK && query < n; query++) {
         if (keys)
-            code = look_up(h, index, query, keys);
+            code = look_up(h, key, from, query, keys);
         if (code == CLI_OK && as_json)
             print_json(h, query, first + query, keys);
         else if (code == CLI_OK)

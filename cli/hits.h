@@ -14,9 +14,12 @@ typedef struct hits {
 int hits_alloc(hits *h, size_t n, size_t k);
 void hits_free(hits *h);
 
+/* The key of an id, with whatever holds it. */
+typedef peri_status (*hits_key_fn)(const void *from, uint64_t id, peri_buf *key);
+
 /* Print the first n answers for people, or as a line of JSON each; they are those of the queries
- * from number `first` on. */
-int hits_print(const hits *h, const peri_index *index, int keyed, uint64_t first, size_t n,
+ * from number `first` on. key NULL: there are no keys to show. */
+int hits_print(const hits *h, hits_key_fn key, const void *from, uint64_t first, size_t n,
                int as_json);
 
 /* Write all to a file. HDF5: datasets neighbors and distances and the attribute `distance`; .npy

@@ -17,6 +17,11 @@ static const struct {
     {"check", "prove that an index is whole", cmd_check},
     {"text", "full text: build, search, eval, info, check", cmd_text},
     {"convert", "turn files of vectors, or an index, into another format", cmd_convert},
+    {"vectors", "keep rows under string keys in a memory-mapped file", cmd_vectors},
+    {"log", "look after an append-only log of typed values", cmd_log},
+    {"tensor", "tensors in a log", cmd_tensor},
+    {"model", "a registry of models in a log", cmd_model},
+    {"run", "experiments in a log", cmd_run},
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof *commands };

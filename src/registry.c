@@ -1,8 +1,11 @@
 /* The one file that names every index kind built in, and so sees every layer. */
+#include "cascade/cascade.h"
 #include "flat/flat.h"
+#include "gwi/gwi.h"
 #include "hnsw/hnsw.h"
 
-const pe_kind *const pe_kinds[] = {&pe_flat_kind, &pe_hnsw_kind, NULL};
+const pe_kind *const pe_kinds[] = {&pe_flat_kind, &pe_hnsw_kind, &pe_gwi_kind, &pe_cascade_kind,
+                                   NULL};
 
 const pe_kind *pe_kind_by_tag(uint32_t tag)
 {

@@ -206,6 +206,67 @@ static inline int faulty_unmap(void *ctx, void *addr, size_t n)
     return peri_files_posix()->unmap(NULL, addr, n);
 }
 
+static inline int faulty_datasync(void *ctx, int fd)
+{
+    faulty *f = ctx;
+    int rc = faulty_toll(f, "datasync");
+    f->syncs++;
+    (void)fd;
+    return rc;
+}
+
+static inline int faulty_allocate(void *ctx, int fd, uint64_t offset, uint64_t n)
+{
+    faulty *f = ctx;
+    int rc = faulty_toll(f, "allocate");
+    if (rc == 0 && faulty_interrupted(f))
+        rc = -EINTR;
+    return rc ? rc : peri_files_posix()->allocate(NULL, fd, offset, n);
+}
+
+static inline int faulty_lock(void *ctx, int fd, int on)
+{
+    faulty *f = ctx;
+    int rc = on ? faulty_toll(f, "lock") : 0;
+    return rc ? rc : peri_files_posix()->lock(NULL, fd, on);
+}
+
+static inline int faulty_reserve(void *ctx, size_t n, void **out)
+{
+    faulty *f = ctx;
+    int rc = faulty_toll(f, "reserve");
+    if (rc == 0)
+        rc = peri_files_posix()->reserve(NULL, n, out);
+    f->maps += rc == 0;
+    return rc;
+}
+
+static inline int faulty_map_shared(void *ctx, int fd, size_t n, void **out)
+{
+    faulty *f = ctx;
+    int rc = faulty_toll(f, "map_shared");
+    if (rc == 0)
+        rc = peri_files_posix()->map_shared(NULL, fd, n, out);
+    f->maps += rc == 0;
+    return rc;
+}
+
+/* Within what was reserved: no mapping of its own. */
+static inline int faulty_map_at(void *ctx, void *addr, int fd, size_t n, uint64_t offset,
+                                int writable)
+{
+    faulty *f = ctx;
+    int rc = faulty_toll(f, "map_at");
+    return rc ? rc : peri_files_posix()->map_at(NULL, addr, fd, n, offset, writable);
+}
+
+static inline int faulty_make_dir(void *ctx, const char *path)
+{
+    faulty *f = ctx;
+    int rc = faulty_toll(f, "make_dir");
+    return rc ? rc : peri_files_posix()->make_dir(NULL, path);
+}
+
 /* ---- use ---- */
 
 static inline void faulty_init(faulty *f, faulty_what what, uint64_t n, int sticky)
@@ -231,7 +292,14 @@ static inline void faulty_init(faulty *f, faulty_what what, uint64_t n, int stic
                             .unlink = faulty_unlink,
                             .sync_dir = faulty_sync_dir,
                             .map = faulty_map,
-                            .unmap = faulty_unmap};
+                            .unmap = faulty_unmap,
+                            .allocate = faulty_allocate,
+                            .lock = faulty_lock,
+                            .reserve = faulty_reserve,
+                            .map_at = faulty_map_at,
+                            .datasync = faulty_datasync,
+                            .map_shared = faulty_map_shared,
+                            .make_dir = faulty_make_dir};
 }
 
 /* Nothing held, nothing freed wrongly. */

@@ -47,10 +47,31 @@ static inline void expect_valid(const peri_index *ix, const char *file, int line
 
 /* ---- making ---- */
 
-enum { KIND_FLAT, KIND_HNSW, KINDS };
+/* KIND_Q is hnsw in layout Q; by ip, which that layout does not serve, in layout G. */
+enum { KIND_FLAT, KIND_HNSW, KIND_GWI, KIND_CASCADE, KIND_Q, KINDS };
+
+static const char *const kind_names[] = {"flat", "hnsw", "gwi", "cascade", "hnsw"};
 
 static const char *const metric_names[] = {"", "l2", "ip", "cosine"};
 static const char *const scalar_names[] = {"", "f32", "f16", "bf16", "i8"};
+
+/* What an hnsw config says, as far as it goes for cascade. */
+static inline peri_cascade_config as_cascade(const peri_hnsw_config *from)
+{
+    peri_cascade_config c;
+    peri_cascade_config_init(&c);
+    c.num_hyperplanes = 8;
+    c.bucket_capacity = 16; /* so that few rows make a tree */
+    if (from) {
+        c.degree = from->m_max ? from->m_max : 2 * from->m;
+        c.ef_construction = from->ef_construction;
+        c.ef_search = from->ef_search;
+        c.codes = from->codes;
+        c.alpha = from->alpha;
+        c.seed = from->seed;
+    }
+    return c;
+}
 
 static inline peri_index *make_index(int kind, uint32_t dim, uint16_t metric, uint16_t scalar,
                                      const peri_hnsw_config *config, const peri_env *env)
@@ -59,10 +80,33 @@ static inline peri_index *make_index(int kind, uint32_t dim, uint16_t metric, ui
     peri_space space;
     peri_space_init(&space, dim, metric);
     space.scalar = scalar;
+    peri_cascade_config cascade = as_cascade(config);
+    peri_hnsw_config quantised;
+    peri_hnsw_config_init(&quantised);
+    if (config)
+        quantised = *config;
+    if (metric != PERI_METRIC_IP) {
+        quantised.layout = PERI_LAYOUT_Q;
+        quantised.m_max = quantised.m > 32 ? 64 : 32;
+        quantised.codes = PERI_CODES_AUTO;
+    }
+    peri_gwi_config wells;
+    peri_gwi_config_init(&wells);
+    if (config) { /* small, so that a few rows are enough to train, split and merge */
+        wells.codes = config->codes;
+        wells.train_rows = 64;
+        wells.nprobe = config->ef_search;
+    }
     if (kind == KIND_FLAT)
         assert_ok(peri_flat_create(&ix, &space, env));
-    else
+    else if (kind == KIND_GWI)
+        assert_ok(peri_gwi_create(&ix, &space, &wells, env));
+    else if (kind == KIND_HNSW)
         assert_ok(peri_hnsw_create(&ix, &space, config, env));
+    else if (kind == KIND_Q)
+        assert_ok(peri_hnsw_create(&ix, &space, &quantised, env));
+    else
+        assert_ok(peri_cascade_create(&ix, &space, &cascade, env));
     assert_non_null(ix);
     return ix;
 }

@@ -111,6 +111,23 @@ typedef struct peri_files {
     /** A private mapping of [0, n): copy-on-write when writable, else read-only. */
     int (*map)(void *ctx, int fd, size_t n, int writable, void **out);
     int (*unmap)(void *ctx, void *addr, size_t n);
+    /** Make written data durable, and of the metadata only what reading it back needs. */
+    int (*datasync)(void *ctx, int fd);
+    /** Give [offset, offset + n) blocks on the disk, so that a later write there cannot find it
+     *  full; the file grows to offset + n where it was shorter. */
+    int (*allocate)(void *ctx, int fd, uint64_t offset, uint64_t n);
+    /** A read-only mapping of [0, n) that shows what is written later; n may lie beyond the end of
+     *  the file, as long as nobody touches what is not there yet. */
+    int (*map_shared)(void *ctx, int fd, size_t n, void **out);
+    /** Take (1) or give back (0) the exclusive lock of an open file description; -EAGAIN when
+     *  another holds it, in this process or elsewhere. */
+    int (*lock)(void *ctx, int fd, int take);
+    int (*make_dir)(void *ctx, const char *path);
+    /** n bytes of address space that nothing may touch yet; given back by unmap. */
+    int (*reserve)(void *ctx, size_t n, void **out);
+    /** A shared mapping of [offset, offset + n) over reserved address space: stores reach the file
+     *  when writable. */
+    int (*map_at)(void *ctx, void *addr, int fd, size_t n, uint64_t offset, int writable);
 } peri_files;
 
 /** The table of the operating system's own calls. Since 0.1. */

@@ -1,6 +1,7 @@
 /** @file index.h
  *  Dense vector indexes: `uint64_t` ids (or string keys) to vectors of one dimension under one
- *  metric, behind one set of verbs. Kinds: `flat` (exact) and `hnsw` (graph).
+ *  metric, behind one set of verbs. Kinds: `flat` (exact), `hnsw` and `cascade` (graphs), `gwi`
+ *  (gravity wells: a partition).
  *
  *  Threads: a function that takes `const peri_index *` is a read; any number may run at once, also
  *  while one thread writes. Writes are serialised inside the handle. close must be the last use.
@@ -34,6 +35,20 @@ typedef struct peri_index peri_index;
  *  wider than 8 bits. */
 enum { PERI_CODES_AUTO = 0, PERI_CODES_NONE = 1, PERI_CODES_8BIT = 2 };
 
+/** How a graph takes in many rows at once. BULK: rows are carved into overlapping cells, near pairs
+ *  found by matrix products and pruned for diversity (after PiPNN, arXiv 2602.21247); several times
+ *  faster than SEARCH, which inserts row by row. BULK serves the first 2,048 rows or more that an
+ *  empty index gets in one call; what comes later, fewer rows, and the metric IP go by SEARCH. AUTO
+ *  is BULK. */
+enum { PERI_BUILD_AUTO = 0, PERI_BUILD_SEARCH = 1, PERI_BUILD_BULK = 2 };
+
+/** How a graph lies in memory. G: links, codes and rows apart. Q (after SymphonyQG, SIGMOD 2025):
+ * each node also holds 1-bit codes of its neighbours relative to itself, dim / 8 bytes a link; a
+ * search reads rows only of the nodes that it expands. Q serves the metrics l2 and cosine, degrees
+ * that are multiples of 32, and takes no 8-bit codes; rows put one by one since the last maintain,
+ * or since the last batch of 1,024 rows, are searched as by G without codes. AUTO is G. */
+enum { PERI_LAYOUT_AUTO = 0, PERI_LAYOUT_G = 1, PERI_LAYOUT_Q = 2 };
+
 enum { PERI_MAX_KEY_SIZE = 65535 };
 
 /** Hierarchical navigable small world graph (Malkov and Yashunin, TPAMI 2020). */
@@ -44,13 +59,79 @@ typedef struct peri_hnsw_config {
     uint32_t ef_construction; /* candidates kept while inserting; 0 = 200, 8..4096 */
     uint32_t ef_search;       /* default effort of a query; 0 = 100, 1..1,048,576 */
     uint16_t codes;           /* PERI_CODES_* */
-    uint16_t reserved;
+    uint16_t layout;          /* PERI_LAYOUT_* */
     float alpha; /* diversity of links, 1 = strictest pruning; 0 = 1.0 to 1.2 by metric, 0.5..2 */
-    uint32_t reserved2;
-    uint64_t seed; /* 0 = the fixed default; one-thread builds repeat bit for bit */
+    uint32_t build; /* PERI_BUILD_* */
+    uint64_t seed;  /* 0 = the fixed default; one-thread builds repeat bit for bit */
 } peri_hnsw_config;
 
 static inline void peri_hnsw_config_init(peri_hnsw_config *c)
+{
+    memset(c, 0, sizeof *c);
+    c->struct_size = (uint32_t)sizeof *c;
+}
+
+/** Cascade: hyperplane LSH, a tree of buckets, a sparse graph. Rows are built in bulk into a graph
+ *  of one layer; an LSH forest gives searches their entry points. Faster to build than hnsw, and as
+ *  good where a search's effort follows from the preset's recall.
+ *
+ *  Presets aim at recall@10: LARGE and SMALL 0.95, HIGH_RECALL 0.99, FAST_SEARCH 0.90; SMALL takes
+ *  less memory. The effort that this needs is measured on the index's own rows, at the end of a
+ *  build in bulk and by peri_index_maintain; before either a fixed one serves. */
+enum {
+    PERI_CASCADE_LARGE = 0,
+    PERI_CASCADE_SMALL = 1,
+    PERI_CASCADE_HIGH_RECALL = 2,
+    PERI_CASCADE_FAST_SEARCH = 3
+};
+typedef struct peri_cascade_config {
+    uint32_t struct_size;
+    uint32_t preset;          /* PERI_CASCADE_* */
+    uint32_t num_hyperplanes; /* bits of a row's hash; 0 = 16, 1..32 */
+    uint32_t bucket_capacity; /* rows of a bucket before it splits; 0 = 128, 8..4096 */
+    uint32_t nprobe;          /* buckets that a search takes entry points from; 0 = 8, 1..64 */
+    uint32_t degree;          /* links per node; 0 = 32 (SMALL: 24), 2..512 */
+    uint32_t ef_construction; /* candidates kept while inserting row by row; 0 = 200, 8..4096 */
+    uint32_t ef_search;       /* default effort; 0 = from the recall aimed at, 1..1,048,576 */
+    float target_recall;      /* recall aimed at; 0 = the preset's, 0.5..0.999 */
+    float alpha;              /* diversity of links, as peri_hnsw_config's */
+    uint16_t codes;           /* PERI_CODES_* */
+    uint16_t layout;          /* PERI_LAYOUT_* */
+    uint16_t reserved[2];
+    uint64_t seed; /* 0 = the fixed default; builds in bulk repeat with any number of threads */
+} peri_cascade_config;
+
+static inline void peri_cascade_config_init(peri_cascade_config *c)
+{
+    memset(c, 0, sizeof *c);
+    c->struct_size = (uint32_t)sizeof *c;
+}
+
+/** Gravity well index: rows fall into wells around trained attractors, a search scans the nearest
+ *  wells. In the field's words an inverted file (IVF) under a tree of centroids, with RaBitQ codes
+ *  (Gao and Long, SIGMOD 2024) scanned 32 rows at a time, and wells that split and merge (after
+ *  SPFresh, Xu et al., SOSP 2023), so that it follows data that shifts. It builds some ten times
+ *  faster than a graph and takes rows at a constant cost; a graph searches faster at recall 0.99.
+ *
+ *  It is trained by peri_index_train on a sample, or by itself on the first rows: when train_rows
+ *  are there, or with the batch that brings them. Until then every search is exact. */
+typedef struct peri_gwi_config {
+    uint32_t struct_size;
+    uint32_t branching; /* with levels: wells aimed at, branching^levels; either given, the other */
+    uint32_t levels;    /* is 16 resp. 3; 2..1024 and 1..16. Both 0 = by `wells`. The tree itself
+                         * always has two levels: deeper ones lose more rows to wrong turns than
+                         * they save distances */
+    uint32_t wells;     /* wells aimed at, 2..1,048,576; 0 = about 4 x the root of the rows, and
+                         * growing with them */
+    uint32_t nprobe;    /* default effort: wells a query scans; 0 = 32, 1..1,048,576 */
+    uint32_t rounds;    /* of k-means; 0 = 10, 1..100 */
+    uint32_t train_rows; /* rows at which it trains itself; 0 = 4096, 64..16,777,216 */
+    uint16_t codes;      /* PERI_CODES_*: what candidates are measured on before re-ranking */
+    uint16_t bits; /* a dimension in the wells, 1, 2 or 4; 0 = 2 up to 320 dimensions, else 1 */
+    uint64_t seed; /* 0 = the fixed default; builds repeat, whatever the number of threads */
+} peri_gwi_config;
+
+static inline void peri_gwi_config_init(peri_gwi_config *c)
 {
     memset(c, 0, sizeof *c);
     c->struct_size = (uint32_t)sizeof *c;
@@ -66,6 +147,11 @@ PERI_API peri_status peri_flat_create(peri_index **out, const peri_space *space,
                                       const peri_env *env);
 PERI_API peri_status peri_hnsw_create(peri_index **out, const peri_space *space,
                                       const peri_hnsw_config *config, const peri_env *env);
+PERI_API peri_status peri_cascade_create(peri_index **out, const peri_space *space,
+                                         const peri_cascade_config *config, const peri_env *env);
+
+PERI_API peri_status peri_gwi_create(peri_index **out, const peri_space *space,
+                                     const peri_gwi_config *config, const peri_env *env);
 
 /** MAP: serve the file from a mapping instead of a copy. Without READONLY the mapping is
  *  copy-on-write: the index may be written to and then saved whole; the file itself never
@@ -87,6 +173,13 @@ PERI_API peri_status peri_index_save(const peri_index *ix, const char *path, con
 
 /** NULL is fine. No other call may be running. */
 PERI_API void peri_index_close(peri_index *ix);
+
+/** Train a kind that needs it (PERI_CAP_TRAIN) on a sample, n x dim: rows like those to come, 64 or
+ *  more a well. The sample is not stored. Rows that are already in wait until then and count as
+ * part of the sample. Errors: ERR_UNSUPPORTED, ERR_STATE (trained already, read-only), ERR_ARG
+ * (fewer than 2 rows), ERR_NONFINITE, ERR_NOMEM, ERR_CANCELLED, ERR_FORKED. Since 0.1. */
+PERI_API peri_status peri_index_train(peri_index *ix, size_t n, const float *rows,
+                                      const peri_task *task);
 
 /** NEW: an id or key that is present is ERR_EXISTS instead of being replaced. */
 enum { PERI_PUT_NEW = 1u << 0 };
@@ -131,8 +224,8 @@ PERI_API peri_status peri_index_id_of(const peri_index *ix, peri_slice key, uint
 PERI_API peri_status peri_index_key_of(const peri_index *ix, uint64_t id, peri_buf *key);
 
 /** All the work that put and remove never do: train codes afresh where the data has drifted, repair
- *  links to removed rows and give their space back, repair unreachable rows, measure the curve
- *  that target_recall reads. Cancelling leaves a valid index. */
+ *  links to removed rows and give their space back, repair unreachable rows, split and merge wells
+ *  that are due, measure the curve that target_recall reads. Cancelling leaves a valid index. */
 PERI_API peri_status peri_index_maintain(peri_index *ix, const peri_task *task);
 
 typedef struct peri_hit {
@@ -149,7 +242,7 @@ typedef int (*peri_filter_fn)(void *ctx, uint64_t id);
 typedef struct peri_query {
     uint32_t struct_size;
     uint32_t k;                /* hits wanted at most, 1 or more */
-    uint32_t effort;           /* hnsw: ef. 0 = the index's default */
+    uint32_t effort;           /* hnsw, cascade: ef; gwi: wells. 0 = the index's default */
     uint32_t rerank;           /* candidates re-ranked on stored rows; 0 = the index's default */
     float target_recall;       /* 0 = use effort; else the index picks the effort, 0.5..0.999 */
     float max_distance;        /* range search: only hits at most this far; see has_max_distance */
@@ -188,6 +281,7 @@ enum {
     PERI_CAP_EXACT = 1u << 0,  /* every answer is exact */
     PERI_CAP_EFFORT = 1u << 1, /* effort and target_recall count */
     PERI_CAP_CODES = 1u << 2,  /* keeps codes beside rows */
+    PERI_CAP_TRAIN = 1u << 3,  /* peri_index_train */
 };
 
 typedef struct peri_index_info {
@@ -205,6 +299,8 @@ typedef struct peri_index_info {
     uint64_t bytes_mapped; /* of files */
     uint64_t clipped;      /* rows whose codes were cut off by the trained range */
     uint64_t next_id;      /* the id that put_many without ids would take next */
+    uint32_t wells;        /* gwi: 0 until it is trained */
+    uint32_t well_bits;    /* gwi: bits a dimension in the wells */
 } peri_index_info;
 
 static inline void peri_index_info_init(peri_index_info *i)

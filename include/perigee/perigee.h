@@ -5,7 +5,12 @@
 #include "perigee/fuse.h"
 #include "perigee/index.h"
 #include "perigee/io.h"
+#include "perigee/log.h"
+#include "perigee/model.h"
+#include "perigee/run.h"
 #include "perigee/space.h"
 #include "perigee/sparse.h"
+#include "perigee/vectors.h"
 #include "perigee/text.h"
+#include "perigee/tensor.h"
 #endif

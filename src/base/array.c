@@ -166,6 +166,29 @@ peri_status pe_array_borrow(pe_array *a, unsigned char *data, size_t n, int grow
     return PERI_OK;
 }
 
+peri_status pe_array_lend(pe_array *a, pe_epoch *e, unsigned char *data, size_t n)
+{
+    size_t full = (size_t)a->mask + 1, count = (n >> a->shift) + ((n & a->mask) != 0), room;
+    unsigned char **table = atomic_load_explicit(&a->chunks, memory_order_relaxed);
+    if (n <= a->capacity && (a->n_chunks == 0 || table[0] == data))
+        return PERI_OK;
+    if (count > a->table_room || (a->n_chunks && table[0] != data)) {
+        PE_TRY(pe_epoch_reserve(e, 1));
+        unsigned char **fresh = copy_table(a, count, &room);
+        if (!fresh)
+            return PERI_ERR_NOMEM;
+        for (size_t c = 0; c < count; c++)
+            fresh[c] = data + c * full * a->stride;
+        publish_table(a, e, fresh, room);
+    } else {
+        for (size_t c = a->n_chunks; c < count; c++)
+            table[c] = data + c * full * a->stride; /* no published record lies there yet */
+    }
+    a->n_chunks = a->n_borrowed = count;
+    a->capacity = n;
+    return PERI_OK;
+}
+
 size_t pe_array_bytes(const pe_array *a)
 {
     size_t first = a->n_borrowed << a->shift;

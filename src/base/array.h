@@ -36,6 +36,11 @@ peri_status pe_array_reserve(pe_array *a, pe_epoch *e, size_t n, int exact);
  * array can be extended. */
 peri_status pe_array_borrow(pe_array *a, unsigned char *data, size_t n, int grow);
 
+/* The same for memory that grows at its end: all n records, contiguous from `data` on, which may
+ * have moved since the last call (readers keep the old view). Only for an array that never was
+ * reserved. On failure nothing changes. */
+peri_status pe_array_lend(pe_array *a, pe_epoch *e, unsigned char *data, size_t n);
+
 static inline unsigned char *pe_array_at(const pe_array *a, size_t r)
 {
     unsigned char **chunks = atomic_load_explicit(&a->chunks, memory_order_acquire);

@@ -77,10 +77,18 @@ void pe_epoch_again(pe_epoch *e, pe_retire_fn fn)
     e->again = fn;
 }
 
-void pe_epoch_reclaim(pe_epoch *e)
+void pe_epoch_wait(pe_epoch *e)
 {
-    if (e->n_retired == 0)
-        return;
+    uint64_t stamp = atomic_fetch_add(&e->now, 1);
+    atomic_thread_fence(memory_order_seq_cst);
+    for (unsigned i = 0; i < PE_READERS; i++)
+        for (uint64_t seen; (seen = atomic_load(&e->readers[i].seen)) != 0 && seen <= stamp;)
+            sched_yield();
+}
+
+/* The epoch in which the reader entered that is inside longest; UINT64_MAX when none is. */
+static uint64_t oldest_reader(const pe_epoch *e)
+{
     uint64_t oldest = UINT64_MAX;
     atomic_thread_fence(memory_order_seq_cst);
     for (unsigned i = 0; i < PE_READERS; i++) {
@@ -88,6 +96,14 @@ void pe_epoch_reclaim(pe_epoch *e)
         if (seen != 0 && seen < oldest)
             oldest = seen;
     }
+    return oldest;
+}
+
+void pe_epoch_reclaim(pe_epoch *e)
+{
+    if (e->n_retired == 0)
+        return;
+    uint64_t oldest = oldest_reader(e);
     size_t kept = 0, n = e->n_retired;
     for (size_t i = 0; i < n; i++) {
         pe_retired r = e->retired[i];

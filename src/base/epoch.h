@@ -58,6 +58,9 @@ void pe_epoch_again(pe_epoch *e, pe_retire_fn fn);
 /* Give back what no reader can still see. */
 void pe_epoch_reclaim(pe_epoch *e);
 
+/* Return once all readers have left that are inside now. Not from within one. */
+void pe_epoch_wait(pe_epoch *e);
+
 /* A retire function that frees ptr of `arg` bytes from the epoch's host (owner unused). */
 void pe_epoch_retire_memory(pe_epoch *e, void *ptr, size_t size);
 

@@ -98,6 +98,63 @@ static int posix_unmap(void *ctx, void *addr, size_t n)
     return munmap(addr, n) < 0 ? -errno : 0;
 }
 
+static int posix_datasync(void *ctx, int fd)
+{
+    (void)ctx;
+    return fdatasync(fd) < 0 ? -errno : 0;
+}
+
+static int posix_allocate(void *ctx, int fd, uint64_t offset, uint64_t n)
+{
+    (void)ctx;
+    return -posix_fallocate(fd, (off_t)offset, (off_t)n);
+}
+
+static int posix_reserve(void *ctx, size_t n, void **out)
+{
+    (void)ctx;
+    void *p = mmap(NULL, n, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        return -errno;
+    *out = p;
+    return 0;
+}
+
+static int posix_map_shared(void *ctx, int fd, size_t n, void **out)
+{
+    (void)ctx;
+    void *p = mmap(NULL, n, PROT_READ, MAP_SHARED, fd, 0);
+    if (p == MAP_FAILED)
+        return -errno;
+    *out = p;
+    return 0;
+}
+
+static int posix_map_at(void *ctx, void *addr, int fd, size_t n, uint64_t offset, int writable)
+{
+    (void)ctx;
+    void *p = mmap(addr, n, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED | MAP_FIXED,
+                   fd, (off_t)offset);
+    return p == MAP_FAILED ? -errno : 0;
+}
+
+/* Not fcntl's older locks: those vanish when any code of the process closes the file. */
+static int posix_lock(void *ctx, int fd, int take)
+{
+    (void)ctx;
+    struct flock range = {
+        .l_type = (short)(take ? F_WRLCK : F_UNLCK), .l_whence = SEEK_SET, .l_len = 1};
+    if (fcntl(fd, F_OFD_SETLK, &range) == 0)
+        return 0;
+    return errno == EACCES ? -EAGAIN : -errno;
+}
+
+static int posix_make_dir(void *ctx, const char *path)
+{
+    (void)ctx;
+    return mkdir(path, 0777) < 0 ? -errno : 0;
+}
+
 const peri_files *peri_files_posix(void)
 {
     static const peri_files table = {
@@ -113,6 +170,13 @@ const peri_files *peri_files_posix(void)
         .sync_dir = posix_sync_dir,
         .map = posix_map,
         .unmap = posix_unmap,
+        .datasync = posix_datasync,
+        .allocate = posix_allocate,
+        .map_shared = posix_map_shared,
+        .lock = posix_lock,
+        .make_dir = posix_make_dir,
+        .reserve = posix_reserve,
+        .map_at = posix_map_at,
     };
     return &table;
 }
@@ -193,6 +257,34 @@ void pe_file_unmap(const peri_files *files, void *addr, size_t n)
     files->unmap(files->ctx, addr, n);
 }
 
+peri_status pe_file_allocate(const pe_file *f, uint64_t offset, uint64_t n)
+{
+    int rc;
+    if (offset > INT64_MAX || n > INT64_MAX - offset)
+        return pe_fail(PERI_ERR_FULL, "%s: %llu bytes at offset %llu", f->path,
+                       (unsigned long long)n, (unsigned long long)offset);
+    do
+        rc = f->files->allocate(f->files->ctx, f->fd, offset, n);
+    while (rc == -EINTR);
+    return rc < 0 ? pe_fail_errno(-rc, "allocate", f->path) : PERI_OK;
+}
+
+peri_status pe_file_map_at(const pe_file *f, void *addr, size_t n, uint64_t offset, int writable)
+{
+    int rc = f->files->map_at(f->files->ctx, addr, f->fd, n, offset, writable);
+    return rc < 0 ? pe_fail_errno(-rc, "mmap", f->path) : PERI_OK;
+}
+
+void pe_prefault(void *addr, size_t n)
+{
+#if defined(MADV_POPULATE_WRITE)
+    madvise(addr, n, MADV_POPULATE_WRITE); /* Linux 5.14; without it the stores fault one by one */
+#else
+    (void)addr;
+    (void)n;
+#endif
+}
+
 peri_status pe_file_close(pe_file *f)
 {
     if (f->fd < 0)
@@ -217,4 +309,30 @@ peri_status pe_file_sync_dir(const peri_files *files, const char *path)
 void pe_file_unlink(const peri_files *files, const char *path)
 {
     files->unlink(files->ctx, path);
+}
+
+peri_status pe_file_datasync(const pe_file *f)
+{
+    int rc = f->files->datasync(f->files->ctx, f->fd);
+    return rc < 0 ? pe_fail_errno(-rc, "fdatasync", f->path) : PERI_OK;
+}
+
+peri_status pe_file_map_shared(const pe_file *f, size_t n, void **out)
+{
+    int rc = f->files->map_shared(f->files->ctx, f->fd, n, out);
+    return rc < 0 ? pe_fail_errno(-rc, "mmap", f->path) : PERI_OK;
+}
+
+peri_status pe_file_lock(const pe_file *f, int take)
+{
+    int rc = f->files->lock(f->files->ctx, f->fd, take);
+    if (rc == -EAGAIN)
+        return pe_fail(PERI_ERR_BUSY, "%s: held by another writer", f->path);
+    return rc < 0 ? pe_fail_errno(-rc, "lock", f->path) : PERI_OK;
+}
+
+peri_status pe_file_make_dir(const peri_files *files, const char *path)
+{
+    int rc = files->make_dir(files->ctx, path);
+    return rc < 0 ? pe_fail_errno(-rc, "mkdir", path) : PERI_OK;
 }

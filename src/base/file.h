@@ -20,11 +20,20 @@ peri_status pe_file_write(const pe_file *f, const void *buf, size_t n, uint64_t 
 peri_status pe_file_size(const pe_file *f, uint64_t *size);
 peri_status pe_file_sync(const pe_file *f);
 peri_status pe_file_map(const pe_file *f, size_t n, int writable, void **out);
+peri_status pe_file_allocate(const pe_file *f, uint64_t offset, uint64_t n);
+peri_status pe_file_map_at(const pe_file *f, void *addr, size_t n, uint64_t offset, int writable);
+/* Make whole pages of a writable shared mapping ready to be stored to, in one call; a hint. */
+void pe_prefault(void *addr, size_t n);
 void pe_file_unmap(const peri_files *files, void *addr, size_t n);
 /* Closing a written file may report the error of an earlier write: look at the result then. */
 peri_status pe_file_close(pe_file *f);
 peri_status pe_file_rename(const peri_files *files, const char *from, const char *to);
 peri_status pe_file_sync_dir(const peri_files *files, const char *path);
+peri_status pe_file_datasync(const pe_file *f);
+peri_status pe_file_map_shared(const pe_file *f, size_t n, void **out);
+/* ERR_BUSY when another holds it. */
+peri_status pe_file_lock(const pe_file *f, int take);
+peri_status pe_file_make_dir(const peri_files *files, const char *path);
 void pe_file_unlink(const peri_files *files, const char *path); /* best effort */
 
 #endif

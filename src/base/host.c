@@ -126,15 +126,21 @@ peri_status pe_grow(pe_host *host, void *ptr_to_ptr, size_t *count, size_t need,
     return PERI_OK;
 }
 
+peri_status pe_buf_room(peri_buf *b, size_t size)
+{
+    if (size <= b->capacity && b->data)
+        return PERI_OK;
+    void *p = realloc(b->data, size ? size : 1);
+    if (!p)
+        return pe_fail(PERI_ERR_NOMEM, "could not allocate %zu bytes", size);
+    b->data = p;
+    b->capacity = size;
+    return PERI_OK;
+}
+
 peri_status pe_buf_set(peri_buf *b, const void *data, size_t size)
 {
-    if (size > b->capacity || !b->data) {
-        void *p = realloc(b->data, size ? size : 1);
-        if (!p)
-            return pe_fail(PERI_ERR_NOMEM, "could not allocate %zu bytes", size);
-        b->data = p;
-        b->capacity = size;
-    }
+    PE_TRY(pe_buf_room(b, size));
     if (size)
         memcpy(b->data, data, size);
     b->size = size;

@@ -38,6 +38,8 @@ void pe_host_unlimit(pe_host *host);
 peri_status pe_grow(pe_host *host, void *ptr_to_ptr, size_t *count, size_t need, size_t elem);
 
 /* Fill a caller's buffer, growing it with libc's realloc (peri_buf_free frees it). */
+/* Room for `size` bytes in a caller's buffer; what it held is lost when it had to grow. */
+peri_status pe_buf_room(peri_buf *b, size_t size);
 peri_status pe_buf_set(peri_buf *b, const void *data, size_t size);
 
 #endif

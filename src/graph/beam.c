@@ -5,14 +5,11 @@
  * expanded: a first pass collects its neighbours that were not seen, a second measures them
  * through one kernel call that prefetches every line it will need. Seen nodes are one bit each, so
  * that a million nodes fit the L2 cache; only the words that were set are cleared. */
-#include "graph/graph.h"
+#include "graph/pool.h"
 
 #include <math.h>
 
-enum { NEXT_ROOM = 4 * PE_DEGREE_MAX + 8 };
-#ifndef POPS
-#define POPS 1
-#endif
+enum { NEXT_ROOM = PE_DEGREE_MAX + 8 };
 
 void pe_beam_init(pe_beam *b, pe_host *host)
 {
@@ -30,6 +27,8 @@ void pe_beam_destroy(pe_beam *b)
     pe_free(b->host, b->next, NEXT_ROOM * sizeof *b->next);
     pe_free(b->host, b->slots, NEXT_ROOM * sizeof *b->slots);
     pe_free(b->host, b->out, NEXT_ROOM * sizeof *b->out);
+    pe_free(b->host, b->luts, b->luts_room);
+    pe_free(b->host, b->done, b->done_words * sizeof *b->done);
     memset(b, 0, sizeof *b);
 }
 
@@ -93,51 +92,6 @@ peri_status pe_beam_reserve(pe_beam *b, uint32_t limit, size_t ef, size_t want)
     return PERI_OK;
 }
 
-static void clear_seen(pe_beam *b)
-{
-    for (size_t i = 0; i < b->n_touched; i++)
-        b->seen[b->touched[i]] = 0;
-    b->n_touched = 0;
-}
-
-/* 1 when the node was not seen before; marks it. Without a branch, which would go wrong every
- * other time; each word is touched for the first time once, so `touched` has room. */
-static inline size_t see(pe_beam *b, uint32_t node)
-{
-    uint64_t word = b->seen[node / 64];
-    b->touched[b->n_touched] = node / 64;
-    b->n_touched += word == 0;
-    b->seen[node / 64] = word | (uint64_t)1 << (node % 64);
-    return (size_t)(~word >> (node % 64) & 1);
-}
-
-/* First position whose key is beyond `key`. */
-static inline size_t pool_position(const float *d, size_t n, float key)
-{
-    const float *base = d;
-    while (n > 1) {
-        size_t half = n / 2;
-        base += (size_t)(base[half - 1] <= key) * half; /* a branch here is a coin toss */
-        n -= half;
-    }
-    return (size_t)(base - d) + (n == 1 && *base <= key);
-}
-
-/* Insert unless too far; returns the position, or SIZE_MAX. */
-static inline size_t pool_insert(pe_beam *b, size_t ef, float key, uint32_t node)
-{
-    if (b->n == ef && !(key < b->key[ef - 1]))
-        return SIZE_MAX;
-    size_t at = pool_position(b->key, b->n, key);
-    size_t move = b->n - at - (b->n == ef);
-    memmove(b->key + at + 1, b->key + at, move * sizeof *b->key);
-    memmove(b->node + at + 1, b->node + at, move * sizeof *b->node);
-    b->key[at] = key;
-    b->node[at] = node;
-    b->n += b->n < ef;
-    return at;
-}
-
 static void offer(pe_beam *b, const pe_beam_query *q, uint32_t slot, float key)
 {
     pe_cand c = {key, slot};
@@ -172,7 +126,7 @@ static inline size_t measure(pe_beam *b, const pe_beam_query *q, size_t m, size_
     pe_view_keys(q->view, q->point, slots, m, b->out);
     b->visits += m;
     for (size_t i = 0; i < m; i++) {
-        size_t at = pool_insert(b, q->ef, b->out[i], b->next[i]);
+        size_t at = pe_pool_insert(b, q->ef, b->out[i], b->next[i]);
         if (at == SIZE_MAX)
             continue;
         /* It may be expanded next, or soon: its list is a miss each time otherwise. */
@@ -188,11 +142,11 @@ static inline size_t measure(pe_beam *b, const pe_beam_query *q, size_t m, size_
 /* A row equal to one of this key: no need to measure it. */
 static size_t take_same(pe_beam *b, const pe_beam_query *q, uint32_t node, float key)
 {
-    if (node >= q->limit || !see(b, node))
+    if (node >= q->limit || !pe_pool_see(b, node))
         return SIZE_MAX;
     if (q->accept)
         offer(b, q, node, key);
-    size_t at = pool_insert(b, q->ef, key, node);
+    size_t at = pe_pool_insert(b, q->ef, key, node);
     b->n_same += at != SIZE_MAX;
     return at;
 }
@@ -240,7 +194,7 @@ static inline size_t expand(pe_beam *b, const pe_beam_query *q, uint32_t node, f
         if (to >= q->limit)
             continue;
         b->next[m] = to;
-        m += see(b, to);
+        m += pe_pool_see(b, to);
     }
     return m;
 }
@@ -251,24 +205,21 @@ peri_status pe_beam_search(pe_beam *b, const pe_beam_query *q)
     b->n = b->n_found = b->n_same = 0;
     size_t m = 0;
     for (size_t i = 0; i < q->n_entries && m < PE_DEGREE_MAX; i++)
-        if (q->entries[i] < q->limit && see(b, q->entries[i]))
+        if (q->entries[i] < q->limit && pe_pool_see(b, q->entries[i]))
             b->next[m++] = q->entries[i];
     measure(b, q, m, SIZE_MAX);
     for (size_t cur = 0; cur < b->n;) {
         if (q->slack > 0 && b->n == q->ef && b->key[cur] > q->slack * b->key[b->n - 1])
             break;
         size_t best = SIZE_MAX;
-        m = 0;
-        for (int pops = 0; pops < POPS && cur < b->n; pops++) {
-            uint32_t node = b->node[cur];
-            float key = b->key[cur];
-            b->node[cur] = node | PE_EXPANDED;
-            while (++cur < b->n && (b->node[cur] & PE_EXPANDED))
-                ;
-            if (cur < b->n)
-                __builtin_prefetch(pe_layer_links(q->layer, b->node[cur]));
-            m = expand(b, q, node, key, m, &best);
-        }
+        uint32_t node = b->node[cur];
+        float key = b->key[cur];
+        b->node[cur] = node | PE_EXPANDED;
+        while (++cur < b->n && (b->node[cur] & PE_EXPANDED))
+            ;
+        if (cur < b->n)
+            __builtin_prefetch(pe_layer_links(q->layer, b->node[cur]));
+        m = expand(b, q, node, key, 0, &best);
         if (m)
             best = measure(b, q, m, best);
         cur = best < cur ? best : cur;
@@ -277,7 +228,7 @@ peri_status pe_beam_search(pe_beam *b, const pe_beam_query *q)
     }
     if (b->n_same)
         take_copies(b, q);
-    clear_seen(b);
+    pe_pool_clear_seen(b);
     for (size_t i = 0; i < b->n; i++)
         b->node[i] &= ~PE_EXPANDED;
     return PERI_OK;

@@ -36,6 +36,7 @@ typedef struct pe_layer {
     uint32_t head;   /* words before the links: 0, or PE_LAYER_HEAD above the dense layer */
     _Atomic uint32_t count;
     pe_array into; /* dense layer: lists that lead to each node, one byte, 255 = 255 or more */
+    const pe_array *fresh; /* NULL, or one byte a node, cleared before its list is written */
 } pe_layer;
 
 void pe_layer_init(pe_layer *l, pe_host *host, uint32_t degree, uint32_t head);
@@ -104,8 +105,12 @@ typedef struct pe_beam {
     uint32_t *next; /* neighbours to measure */
     uint32_t *slots;
     float *out;
-    size_t n_same;   /* of the pool, rows taken because they equal another */
-    uint64_t visits; /* keys computed */
+    size_t n_same;       /* of the pool, rows taken because they equal another */
+    uint64_t visits;     /* keys computed */
+    unsigned char *luts; /* what pe_quantised_search makes of a query */
+    size_t luts_room;
+    uint64_t *done; /* one bit a node that it expanded */
+    size_t done_words;
 } pe_beam;
 
 #define PE_EXPANDED 0x80000000u

@@ -74,6 +74,9 @@ void pe_list_write(const pe_layer *l, uint32_t node, const uint32_t *links, size
     uint32_t old[PE_DEGREE_MAX + 1];
     pe_link *to = pe_layer_links(l, node);
     size_t had = pe_list_read(l, node, old);
+    if (l->fresh)
+        atomic_store_explicit((_Atomic uint8_t *)pe_array_at(l->fresh, node), 0,
+                              memory_order_release);
     for (size_t i = 0; i < n; i++) {
         if (!l->head)
             into_add(l, links[i] & ~PE_SAME);

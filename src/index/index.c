@@ -4,31 +4,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static peri_status check_space(const peri_space *in, peri_space *out)
-{
-    if (!in)
-        return pe_fail(PERI_ERR_ARG, "space is NULL");
-    if (in->struct_size < sizeof *in)
-        return pe_fail(PERI_ERR_ARG, "peri_space.struct_size is %u, expected %zu or more",
-                       in->struct_size, sizeof *in);
-    *out = *in;
-    out->struct_size = sizeof *out;
-    if (in->dim < 1 || in->dim > PERI_MAX_DIM)
-        return pe_fail(PERI_ERR_DIMENSION, "dimension is %u, expected 1 to %d", in->dim,
-                       PERI_MAX_DIM);
-    if (out->metric == 0)
-        out->metric = PERI_METRIC_L2;
-    if (out->scalar == 0)
-        out->scalar = PERI_SCALAR_F32;
-    if (out->metric > PERI_METRIC_COSINE)
-        return pe_fail(PERI_ERR_CONFIG, "metric is %u, expected 1 (l2), 2 (ip) or 3 (cosine)",
-                       in->metric);
-    if (out->scalar > PERI_SCALAR_I8)
-        return pe_fail(PERI_ERR_CONFIG,
-                       "scalar is %u, expected 1 (f32), 2 (f16), 3 (bf16) or 4 (i8)", in->scalar);
-    return PERI_OK;
-}
-
 peri_status pe_index_new(peri_index **out, const peri_env *env)
 {
     pe_host host;
@@ -47,7 +22,7 @@ peri_status pe_index_new(peri_index **out, const peri_env *env)
 
 peri_status pe_index_setup(peri_index *ix, const pe_kind *kind, const peri_space *space)
 {
-    PE_TRY(check_space(space, &ix->space));
+    PE_TRY(pe_space_check(space, &ix->space));
     pe_rows_init(&ix->rows, &ix->host, &ix->epoch, &ix->space);
     pe_slots_init(&ix->slots, &ix->host, &ix->epoch);
     ix->self = pe_calloc(&ix->host, kind->self_size);

@@ -76,10 +76,19 @@ typedef struct pe_kind {
     peri_status (*reserve)(peri_index *ix, size_t slots, size_t rows, int exact, unsigned workers);
     /* Called before rows are stored, with the batch about to come: the place to train. */
     peri_status (*before)(peri_index *ix, const float *rows, size_t n, pe_progress *progress);
-    /* Link the rows in these slots; on cancellation *done tells the prefix that is in. NULL: all
-     * are in. */
+    /* Whether insert wants a batch of n rows in one call: n, or 0 to have it by parts, so that its
+     * rows are found while the rest goes in. */
+    size_t (*at_once)(const peri_index *ix, size_t n);
+    /* Train on a sample, checked (peri_index_train). NULL: the kind has nothing to train. */
+    peri_status (*train)(peri_index *ix, const float *rows, size_t n, pe_progress *progress,
+                         unsigned workers);
+    /* Link the rows in these slots, which ascend but may leave gaps where rows are borrowed: a slot
+     * that is passed over holds no row and is never linked to. On cancellation *done tells the
+     * prefix that is in. NULL: all are in. */
     peri_status (*insert)(peri_index *ix, const uint32_t *slots, size_t n, pe_progress *progress,
                           unsigned workers, size_t *done);
+    /* The rows of a batch that insert had in one call are bound and found: the place to measure. */
+    peri_status (*settled)(peri_index *ix, pe_progress *progress, unsigned workers);
     /* The row of this slot was hidden. Bounded work; calls pe_slots_release once nothing links to
      * a slot. NULL: nothing ever links to one. */
     void (*removed)(peri_index *ix, uint32_t slot);
@@ -107,6 +116,21 @@ typedef struct pe_curve {
     float recall[PE_CURVE_MAX];
 } pe_curve;
 
+/* Rows that an index borrows (index_borrow.c): they lie side by side in the lender's memory, slot
+ * by slot, written before they are taken in and never changed. Whoever lends them owns the handle.
+ */
+typedef struct pe_loan {
+    void *ctx;
+    const pe_rows *rows; /* the lender's; NULL = the index owns its rows */
+    /* Before a row is read: damage on the disk shows here. */
+    peri_status (*touch)(void *ctx, uint32_t slot);
+    /* Does this slot hold a row that is to be found? */
+    int (*alive)(void *ctx, uint32_t slot);
+    /* At open: is the file's index, of so many slots, one of these rows? */
+    peri_status (*fits)(void *ctx, const unsigned char source[64], uint32_t slots);
+    unsigned char source[64]; /* who the lender is and how far it had come; kept in the file */
+} pe_loan;
+
 struct peri_index {
     const pe_kind *kind;
     void *self; /* the kind's state */
@@ -121,7 +145,8 @@ struct peri_index {
     _Atomic(pe_keys *) keys;       /* NULL until keyed */
     pe_segr *file;                 /* the mapped file, NULL when none */
     const pe_section *mapped_rows; /* re-ranked rows are verified when first read, or NULL */
-    _Atomic(pe_curve *) curve;     /* NULL until calibrated */
+    pe_loan loan;
+    _Atomic(pe_curve *) curve; /* NULL until calibrated */
     uint8_t uuid[16];
     _Atomic uint64_t generation;
 };
@@ -157,6 +182,7 @@ peri_status pe_scratch_slots(pe_scratch *s, size_t n);
 
 /* Check a query struct: sizes and ranges. */
 peri_status pe_query_check(const peri_index *ix, const peri_query *q);
+peri_status pe_query_check_fields(const peri_query *q);
 /* One search by a reader that is inside; the rest is checked. */
 peri_status pe_index_search_inside(const peri_index *ix, pe_scratch *scratch, const float *row,
                                    const peri_query *q, uint32_t effort, peri_hit *hits,
@@ -169,8 +195,24 @@ peri_status pe_exact_search(pe_search *s);
 /* The same over a list of slots. */
 peri_status pe_exact_list(pe_search *s, const uint32_t *slots, size_t n);
 
-/* Measure recall by effort on rows of the index and publish the curve. */
-peri_status pe_index_calibrate(peri_index *ix, pe_progress *progress, unsigned workers);
+/* Measure recall by effort on up to `samples` rows of the index (PE_SAMPLES at most) and publish
+ * the curve; with fewer rows than PE_CURVE_ROWS there is none. */
+enum { PE_SAMPLES = 200 };
+peri_status pe_index_calibrate(peri_index *ix, size_t samples, pe_progress *progress,
+                               unsigned workers);
+/* The effort that a recall takes; twice the largest measured where that does not reach it. */
+uint32_t pe_curve_effort(const pe_curve *c, float recall);
+
+/* Make an empty index one over borrowed rows. Errors: ERR_ARG, ERR_DIMENSION, ERR_CONFIG. */
+peri_status pe_index_borrow(peri_index *ix, const pe_loan *loan);
+/* Take in the lender's slots from the index's count to `end`; the caller has verified them. On
+ * cancellation those before pe_slots_count are in. */
+peri_status pe_index_take(peri_index *ix, uint32_t end, const peri_task *task);
+/* The norms of the lender's first slots; its rows in place. */
+peri_status pe_index_lend(peri_index *ix, uint32_t end);
+/* As peri_index_save, with loan.source in the file. */
+peri_status pe_index_open_borrowed(peri_index **out, const char *path, int readonly,
+                                   const peri_env *env, const pe_loan *loan);
 
 /* For a kind's save and open. Save one record a slot in the file's order (errors stick to w). Load
  * an array saved so: borrowed from a mapping, verified, or with `lazy` left for pe_index_touch. */
@@ -181,9 +223,20 @@ peri_status pe_index_load_array(peri_index *ix, pe_segr *r, uint32_t tag, pe_arr
 /* The section of a tag, which must have this size. */
 peri_status pe_index_section(pe_segr *r, uint32_t tag, uint64_t size, const pe_section **out);
 
+/* For the open of a kind that never links to hidden rows: those of the file are free. */
+peri_status pe_index_free_dead(peri_index *ix);
+
+/* Are rows verified when they are first read? */
+static inline int pe_index_lazy(const peri_index *ix)
+{
+    return ix->mapped_rows || ix->loan.rows;
+}
+
 /* A verified row of a mapped file, before it is read. */
 static inline peri_status pe_index_touch(const peri_index *ix, uint32_t slot)
 {
+    if (ix->loan.rows)
+        return ix->loan.touch(ix->loan.ctx, slot);
     if (!ix->mapped_rows)
         return PERI_OK;
     size_t stride = ix->rows.rows.stride;

@@ -9,10 +9,10 @@
 
 #include <math.h>
 
-enum { SAMPLES = 200, AT = 10 };
+enum { AT = 10, REACH_EFFORT = 160 };
 
-static const uint32_t efforts[] = {10, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320, 448, 640};
-enum { EFFORTS = sizeof efforts / sizeof *efforts };
+static const uint32_t efforts[PE_CURVE_MAX] = {10,  14,  20,  28,  40,  56,  80,   112,
+                                               160, 224, 320, 448, 640, 960, 1440, 2160};
 
 typedef struct run {
     peri_index *ix;
@@ -20,7 +20,7 @@ typedef struct run {
     size_t n;
     float *room; /* two rows a worker */
     _Atomic size_t next;
-    _Atomic uint64_t found[EFFORTS];
+    _Atomic uint64_t found[PE_CURVE_MAX];
     _Atomic uint64_t wanted;
     pe_first_error error;
     pe_progress *progress;
@@ -58,54 +58,52 @@ static float neighbour_distance(const peri_index *ix, const peri_hit *hits, size
 }
 
 static peri_status exact(const peri_index *ix, pe_scratch *scratch, const float *row, uint64_t *ids,
-                         size_t *n, float *reach)
+                         size_t *n)
 {
     float norm;
     pe_prepared prepared;
-    peri_hit hits[AT + 1];
     pe_accept accept = {&ix->slots, NULL, NULL, NULL};
     PE_TRY(pe_rows_check(&ix->rows, row, "sample", 0, &norm));
     pe_rows_prepare(&ix->rows, row, norm, scratch->query, &prepared);
-    PE_TRY(pe_scratch_cands(scratch, AT + 2));
+    PE_TRY(pe_scratch_cands(scratch, AT + 1));
     pe_search s = {.ix = ix,
                    .scratch = scratch,
                    .query = &prepared,
-                   .want = AT + (reach != NULL),
+                   .want = AT,
                    .accept = &accept,
                    .share = 1,
                    .max_key = INFINITY};
     s.limit = pe_slots_count(&ix->slots);
     PE_TRY(pe_exact_search(&s));
-    for (size_t i = 0; i < s.n; i++) {
-        uint32_t slot = scratch->cands[i].slot;
-        hits[i].distance = pe_rows_distance(&ix->space, scratch->cands[i].d);
-        ids[i] = pe_slots_id(&ix->slots, slot);
-    }
+    for (size_t i = 0; i < s.n; i++)
+        ids[i] = pe_slots_id(&ix->slots, scratch->cands[i].slot);
     *n = s.n;
-    if (reach)
-        *reach = neighbour_distance(ix, hits, s.n);
     return PERI_OK;
 }
 
 static peri_status measure(run *r, pe_scratch *scratch, uint32_t slot, float *query, float *noise)
 {
     const peri_index *ix = r->ix;
-    uint64_t truth[AT + 1];
-    peri_hit hits[AT];
+    uint64_t truth[AT], found = 0;
+    peri_hit hits[AT + 1];
     size_t n, n_hits;
-    float reach;
-    pe_rows_get(&ix->rows, slot, query, 0);
-    PE_TRY(exact(ix, scratch, query, truth, &n, &reach));
-    beside(ix, slot, reach, query, noise);
-    PE_TRY(exact(ix, scratch, query, truth, &n, NULL));
     peri_query q;
-    peri_query_init(&q, AT);
-    for (size_t e = 0; e < EFFORTS; e++) {
-        uint64_t found = 0;
-        PE_TRY(pe_index_search_inside(ix, scratch, query, &q, efforts[e], hits, &n_hits));
-        for (size_t i = 0; i < n_hits; i++)
-            for (size_t j = 0; j < n; j++)
-                found += hits[i].id == truth[j];
+    pe_rows_get(&ix->rows, slot, query, 0);
+    /* How far the neighbours are need not be known exactly: the index itself can say. */
+    peri_query_init(&q, AT + 1);
+    PE_TRY(pe_index_search_inside(ix, scratch, query, &q, REACH_EFFORT, hits, &n_hits));
+    beside(ix, slot, neighbour_distance(ix, hits, n_hits), query, noise);
+    PE_TRY(exact(ix, scratch, query, truth, &n));
+    q.k = AT;
+    for (size_t e = 0; e < PE_CURVE_MAX; e++) {
+        /* With more effort what was found would be found again. */
+        if (found < n) {
+            found = 0;
+            PE_TRY(pe_index_search_inside(ix, scratch, query, &q, efforts[e], hits, &n_hits));
+            for (size_t i = 0; i < n_hits; i++)
+                for (size_t j = 0; j < n; j++)
+                    found += hits[i].id == truth[j];
+        }
         atomic_fetch_add(&r->found[e], found);
     }
     atomic_fetch_add(&r->wanted, n);
@@ -142,7 +140,7 @@ static peri_status publish(run *r)
     if (!curve)
         return PERI_ERR_NOMEM;
     float best = 0;
-    for (size_t e = 0; e < EFFORTS; e++) {
+    for (size_t e = 0; e < PE_CURVE_MAX; e++) {
         float recall = (float)((double)r->found[e] / (double)r->wanted);
         best = recall > best ? recall : best; /* rises with effort but for noise */
         curve->effort[e] = efforts[e];
@@ -155,16 +153,30 @@ static peri_status publish(run *r)
     return PERI_OK;
 }
 
-peri_status pe_index_calibrate(peri_index *ix, pe_progress *progress, unsigned workers)
+uint32_t pe_curve_effort(const pe_curve *c, float recall)
+{
+    uint32_t i = 0;
+    while (i < c->n && c->recall[i] < recall)
+        i++;
+    if (i == c->n)
+        return c->effort[c->n - 1] * 2; /* beyond what was measured */
+    if (i == 0)
+        return c->effort[0];
+    double part = (recall - c->recall[i - 1]) / (c->recall[i] - c->recall[i - 1]);
+    return c->effort[i - 1] + (uint32_t)ceil(part * (double)(c->effort[i] - c->effort[i - 1]));
+}
+
+peri_status pe_index_calibrate(peri_index *ix, size_t samples, pe_progress *progress,
+                               unsigned workers)
 {
     uint32_t count = pe_slots_count(&ix->slots), live = pe_slots_live(&ix->slots);
-    uint32_t slots[SAMPLES];
+    uint32_t slots[PE_SAMPLES];
     size_t n = 0;
     if (live < PE_CURVE_ROWS)
         return PERI_OK; /* too few rows to tell: such an index is scanned in no time */
     PE_TRY(pe_epoch_reserve(&ix->epoch, 1));
     pe_rng rng = {0x5eed};
-    for (size_t tries = 0; n < SAMPLES && tries < 64 * SAMPLES; tries++) {
+    for (size_t tries = 0; n < samples && tries < 64 * samples; tries++) {
         uint32_t slot = pe_rng_below(&rng, count);
         if (!pe_slots_dead(&ix->slots, slot))
             slots[n++] = slot;

@@ -119,7 +119,7 @@ peri_status pe_exact_list(pe_search *s, const uint32_t *slots, size_t n)
     pe_topk_init(&best.top, s->scratch->cands, s->want);
     for (size_t first = 0; first < n; first += BLOCK) {
         size_t m = n - first < BLOCK ? n - first : BLOCK;
-        if (ix->mapped_rows)
+        if (pe_index_lazy(ix))
             for (size_t i = 0; i < m; i++)
                 PE_TRY(pe_index_touch(ix, slots[first + i]));
         pe_view_keys(&view, &s->query->row, slots + first, m, keys);
@@ -185,7 +185,7 @@ static peri_status next_run(const pe_search *s, uint32_t count, run *r)
             if (!pe_slots_dead(slots, i))
                 r->slots[r->live++] = i;
     }
-    for (uint32_t i = 0; s->ix->mapped_rows && i < r->live; i++)
+    for (uint32_t i = 0; pe_index_lazy(s->ix) && i < r->live; i++)
         PE_TRY(pe_index_touch(s->ix, run_slot(r, i)));
     /* A slot that was free when the scan began may hold a row by now, in memory that an older view
      * does not know. */

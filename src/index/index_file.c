@@ -11,6 +11,7 @@
  *   CODE  codes of 64-byte multiples, mapped, when trained
  *   CURV  u32 n, then n times {u32 effort, f32 recall}: the calibration
  *   KEYS  string keys (keys/keys.h)
+ *   SRC   64 bytes that say whose rows it borrows; then there is no ROWS and no NORM
  *
  * Free slots are left out, so slots are renumbered when there are any. Numbers are little-endian;
  * a big-endian build is refused below rather than left to go wrong. */
@@ -29,6 +30,8 @@ enum {
     FLAG_DIRECT = 1u << 0,
     FLAG_KEYED = 1u << 1,
     FLAG_CODES = 1u << 2,
+    FLAG_BORROWED = 1u << 3,
+    FEATURE_BORROWED = 1u << 0, /* incompatible: a reader must find the rows elsewhere */
     PIECE = 4 << 20,
 };
 #define TAG_META PE_FOURCC('M', 'E', 'T', 'A')
@@ -37,6 +40,7 @@ enum {
 #define TAG_ROWS PE_FOURCC('R', 'O', 'W', 'S')
 #define TAG_NORM PE_FOURCC('N', 'O', 'R', 'M')
 #define TAG_CODE PE_FOURCC('C', 'O', 'D', 'E')
+#define TAG_SRC  PE_FOURCC('S', 'R', 'C', ' ')
 #define TAG_CURV PE_FOURCC('C', 'U', 'R', 'V')
 
 /*   offset size
@@ -62,7 +66,7 @@ static peri_status make_renumber(const peri_index *ix, pe_host *host, uint32_t *
     uint32_t all = pe_slots_count(s), next = 0;
     *out = NULL;
     *count = all;
-    if (s->n_free == 0)
+    if (s->n_free == 0 || ix->loan.rows) /* a borrowed row's slot is its lender's */
         return PERI_OK;
     uint32_t *number = pe_calloc(host, all * sizeof *number);
     if (!number)
@@ -104,6 +108,8 @@ static void save_meta(const peri_index *ix, pe_segw *w, uint32_t kept, int direc
     uint32_t flags = (direct ? FLAG_DIRECT : 0) | (codes ? FLAG_CODES : 0);
     if (atomic_load_explicit(&ix->keys, memory_order_relaxed))
         flags |= FLAG_KEYED;
+    if (ix->loan.rows)
+        flags |= FLAG_BORROWED;
     pe_put_le32(b + 0, ix->space.dim);
     pe_put_le16(b + 4, ix->space.metric);
     pe_put_le16(b + 6, ix->space.scalar);
@@ -176,10 +182,16 @@ static peri_status save_sections(const peri_index *ix, pe_segw *w, pe_progress *
     if (!direct)
         save_ids(ix, w, count, renumber);
     save_dead(ix, w, count, renumber);
-    pe_index_save_array(w, TAG_ROWS, &ix->rows.rows, count, renumber);
+    if (ix->loan.rows) {
+        pe_segw_begin(w, TAG_SRC, 0);
+        pe_segw_put(w, ix->loan.source, sizeof ix->loan.source);
+        pe_segw_end(w);
+    } else {
+        pe_index_save_array(w, TAG_ROWS, &ix->rows.rows, count, renumber);
+    }
     if (pe_progress_add(progress, 0, kept))
         return pe_progress_end(progress);
-    if (ix->space.metric == PERI_METRIC_COSINE)
+    if (ix->space.metric == PERI_METRIC_COSINE && !ix->loan.rows)
         pe_index_save_array(w, TAG_NORM, &ix->rows.norms, count, renumber);
     if (codes)
         pe_index_save_array(w, TAG_CODE, &codes->array, count, renumber);
@@ -202,7 +214,8 @@ static peri_status save_locked(peri_index *ix, const char *path, pe_progress *pr
     pe_segment_id id = {.kind = ix->kind->tag,
                         .version_major = VERSION_MAJOR,
                         .version_minor = VERSION_MINOR,
-                        .generation = atomic_fetch_add(&ix->generation, 1) + 1};
+                        .generation = atomic_fetch_add(&ix->generation, 1) + 1,
+                        .incompat = ix->loan.rows ? FEATURE_BORROWED : 0};
     memcpy(id.uuid, ix->uuid, sizeof id.uuid);
     uint32_t count = pe_slots_count(&ix->slots);
     pe_progress_phase(progress, "save", kept);
@@ -256,7 +269,7 @@ static peri_status read_meta(pe_segr *r, meta *m)
         return pe_segr_fault(r, s, 4, "metric %u", m->metric);
     if (m->scalar < PERI_SCALAR_F32 || m->scalar > PERI_SCALAR_I8)
         return pe_segr_fault(r, s, 6, "scalar %u", m->scalar);
-    if (m->flags & ~(uint32_t)(FLAG_DIRECT | FLAG_KEYED | FLAG_CODES))
+    if (m->flags & ~(uint32_t)(FLAG_DIRECT | FLAG_KEYED | FLAG_CODES | FLAG_BORROWED))
         return pe_segr_fault(r, s, 8, "flags 0x%x", m->flags);
     if (m->count > PE_MAX_SLOTS)
         return pe_segr_fault(r, s, 12, "%u slots", m->count);
@@ -362,9 +375,12 @@ static peri_status load_curve(peri_index *ix, pe_segr *r)
 static peri_status load_rows(peri_index *ix, pe_segr *r, const meta *m, int map, int writable)
 {
     /* Traversal reads the codes; rows are then only re-ranked, a few a query, and can wait. */
-    int lazy = map && !writable && (m->flags & FLAG_CODES);
-    PE_TRY(pe_index_load_array(ix, r, TAG_ROWS, &ix->rows.rows, m->count, map, writable, lazy));
-    if (m->metric == PERI_METRIC_COSINE)
+    int lazy = map && !writable && (m->flags & FLAG_CODES), own = !(m->flags & FLAG_BORROWED);
+    if (own)
+        PE_TRY(pe_index_load_array(ix, r, TAG_ROWS, &ix->rows.rows, m->count, map, writable, lazy));
+    else
+        PE_TRY(pe_index_lend(ix, m->count));
+    if (m->metric == PERI_METRIC_COSINE && own)
         PE_TRY(pe_index_load_array(ix, r, TAG_NORM, &ix->rows.norms, m->count, map, writable, 0));
     if (!(m->flags & FLAG_CODES))
         return PERI_OK;
@@ -379,8 +395,7 @@ static peri_status load_rows(peri_index *ix, pe_segr *r, const meta *m, int map,
     return pe_index_load_array(ix, r, TAG_CODE, &c->array, m->count, map, writable, 0);
 }
 
-/* A kind without links: hidden rows are free. */
-static peri_status free_dead(peri_index *ix)
+peri_status pe_index_free_dead(peri_index *ix)
 {
     uint32_t count = pe_slots_count(&ix->slots);
     PE_TRY(pe_epoch_reserve(&ix->epoch, count - pe_slots_live(&ix->slots)));
@@ -408,11 +423,31 @@ static peri_status load(peri_index *ix, pe_segr *r, const meta *m, int map, int 
     }
     if (ix->kind->open)
         return ix->kind->open(ix, r, map, writable);
-    return writable ? free_dead(ix) : PERI_OK;
+    return writable ? pe_index_free_dead(ix) : PERI_OK;
+}
+
+/* Whose rows? Asked before any is looked for. */
+static peri_status check_loan(peri_index *ix, pe_segr *r, const meta *m, const pe_loan *loan)
+{
+    if (!loan && (m->flags & FLAG_BORROWED))
+        return pe_fail(PERI_ERR_STATE, "%s: its rows lie in a vector file: open that",
+                       pe_segr_path(r));
+    if (!loan)
+        return PERI_OK;
+    const pe_section *s = NULL;
+    if (!(m->flags & FLAG_BORROWED) || (m->flags & FLAG_KEYED) || !(m->flags & FLAG_DIRECT))
+        return pe_fail(PERI_ERR_FORMAT, "%s: an index with rows of its own", pe_segr_path(r));
+    ix->loan = *loan;
+    PE_TRY(pe_index_section(r, TAG_SRC, sizeof loan->source, &s));
+    PE_TRY(pe_segr_read(r, s, 0, ix->loan.source, sizeof loan->source));
+    const peri_space *space = &loan->rows->space;
+    if (m->dim != space->dim || m->metric != space->metric || m->scalar != space->scalar)
+        return pe_fail(PERI_ERR_CONFIG, "%s: an index of another space", pe_segr_path(r));
+    return loan->fits(loan->ctx, ix->loan.source, m->count);
 }
 
 /* What the file is decides what the handle is: set it up, then load it. */
-static peri_status open_file(peri_index *ix, int map, int writable)
+static peri_status open_file(peri_index *ix, int map, int writable, const pe_loan *loan)
 {
     meta m = {0};
     pe_segr *r = ix->file;
@@ -420,8 +455,9 @@ static peri_status open_file(peri_index *ix, int map, int writable)
     if (!kind)
         return pe_fail(PERI_ERR_FORMAT, "%s: not an index of a kind that is built in",
                        pe_segr_path(r));
-    PE_TRY(pe_segr_expect(r, kind->tag, VERSION_MAJOR, 0));
+    PE_TRY(pe_segr_expect(r, kind->tag, VERSION_MAJOR, FEATURE_BORROWED));
     PE_TRY(read_meta(r, &m));
+    PE_TRY(check_loan(ix, r, &m, loan));
     peri_space space;
     peri_space_init(&space, m.dim, m.metric);
     space.scalar = m.scalar;
@@ -429,24 +465,16 @@ static peri_status open_file(peri_index *ix, int map, int writable)
     return load(ix, r, &m, map, writable);
 }
 
-peri_status peri_index_open(peri_index **out, const char *path, uint32_t flags, const peri_env *env,
-                            const peri_task *task)
+static peri_status open_index(peri_index **out, const char *path, int map, int writable,
+                              const peri_env *env, const peri_task *task, const pe_loan *loan)
 {
-    pe_progress progress;
     peri_index *ix;
-    if (!out || !path)
-        return pe_fail(PERI_ERR_ARG, "%s is NULL", out ? "path" : "out");
-    *out = NULL;
-    if (flags & ~(uint32_t)(PERI_OPEN_READONLY | PERI_OPEN_MAP))
-        return pe_fail(PERI_ERR_ARG, "unknown open flags 0x%x", flags);
-    PE_TRY(pe_progress_init(&progress, task));
-    int writable = !(flags & PERI_OPEN_READONLY), map = (flags & PERI_OPEN_MAP) != 0;
     int mode = !map ? PE_SEGMENT_COPY : writable ? PE_SEGMENT_MAP_COW : PE_SEGMENT_MAP;
     PE_TRY(pe_index_new(&ix, env));
     pe_host_limit(&ix->host, task);
     peri_status status = pe_segr_open(&ix->file, &ix->host, path, mode);
     if (status == PERI_OK)
-        status = open_file(ix, map, writable);
+        status = open_file(ix, map, writable, loan);
     if (status != PERI_OK) {
         peri_index_close(ix);
         return status;
@@ -459,4 +487,25 @@ peri_status peri_index_open(peri_index **out, const char *path, uint32_t flags, 
     }
     *out = ix;
     return PERI_OK;
+}
+
+peri_status peri_index_open(peri_index **out, const char *path, uint32_t flags, const peri_env *env,
+                            const peri_task *task)
+{
+    pe_progress progress;
+    if (!out || !path)
+        return pe_fail(PERI_ERR_ARG, "%s is NULL", out ? "path" : "out");
+    *out = NULL;
+    if (flags & ~(uint32_t)(PERI_OPEN_READONLY | PERI_OPEN_MAP))
+        return pe_fail(PERI_ERR_ARG, "unknown open flags 0x%x", flags);
+    PE_TRY(pe_progress_init(&progress, task));
+    return open_index(out, path, (flags & PERI_OPEN_MAP) != 0, !(flags & PERI_OPEN_READONLY), env,
+                      task, NULL);
+}
+
+peri_status pe_index_open_borrowed(peri_index **out, const char *path, int readonly,
+                                   const peri_env *env, const pe_loan *loan)
+{
+    *out = NULL;
+    return open_index(out, path, 1, !readonly, env, NULL, loan);
 }

@@ -18,8 +18,13 @@ enum { RANGE_FIRST = 64 };
 
 peri_status pe_query_check(const peri_index *ix, const peri_query *q)
 {
-    if (!ix || !q)
-        return pe_fail(PERI_ERR_ARG, "%s is NULL", ix ? "query" : "index");
+    return ix ? pe_query_check_fields(q) : pe_fail(PERI_ERR_ARG, "index is NULL");
+}
+
+peri_status pe_query_check_fields(const peri_query *q)
+{
+    if (!q)
+        return pe_fail(PERI_ERR_ARG, "query is NULL");
     if (q->struct_size < sizeof *q)
         return pe_fail(PERI_ERR_ARG, "peri_query.struct_size is %u, expected %zu or more",
                        q->struct_size, sizeof *q);
@@ -46,18 +51,7 @@ peri_status pe_index_effort(const peri_index *ix, const peri_query *q, uint32_t 
     if (!c)
         return pe_fail(PERI_ERR_STATE,
                        "target_recall needs the curve that peri_index_maintain measures");
-    uint32_t i = 0;
-    while (i < c->n && c->recall[i] < q->target_recall)
-        i++;
-    if (i == c->n) {
-        *effort = c->effort[c->n - 1] * 2; /* beyond what was measured */
-    } else if (i == 0) {
-        *effort = c->effort[0];
-    } else {
-        double part = (q->target_recall - c->recall[i - 1]) / (c->recall[i] - c->recall[i - 1]);
-        *effort =
-            c->effort[i - 1] + (uint32_t)ceil(part * (double)(c->effort[i] - c->effort[i - 1]));
-    }
+    *effort = pe_curve_effort(c, q->target_recall);
     return PERI_OK;
 }
 

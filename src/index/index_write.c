@@ -22,6 +22,7 @@ typedef struct put {
     unsigned workers;
     float *norms;
     uint32_t *slots;
+    size_t part; /* room of slots */
     float *scratch;
     uint64_t *key_ids;
     pe_keys *key_set;   /* of a keyed put */
@@ -160,6 +161,10 @@ static peri_status put_all(put *p, size_t *done)
 {
     peri_index *ix = p->ix;
     size_t part = p->n < PART ? p->n : PART;
+    int whole = ix->kind->at_once && ix->kind->at_once(ix, p->n);
+    if (whole)
+        part = p->n;
+    p->part = part;
     int bulk = p->n > 1;
     if (ix->kind->before)
         PE_TRY(ix->kind->before(ix, p->rows, p->n, &p->progress));
@@ -175,7 +180,8 @@ static peri_status put_all(put *p, size_t *done)
         if (*done - had < n)
             break; /* cancelled */
     }
-    return pe_progress_end(&p->progress);
+    PE_TRY(pe_progress_end(&p->progress));
+    return whole && ix->kind->settled ? ix->kind->settled(ix, &p->progress, p->workers) : PERI_OK;
 }
 
 static int compare_keys(const void *a, const void *b, void *ctx)
@@ -248,9 +254,8 @@ static peri_status prepare_keys(put *p)
 static void free_put(put *p)
 {
     pe_host *host = &p->ix->host;
-    size_t part = p->n < PART ? p->n : PART;
     pe_free(host, p->norms, p->n * sizeof *p->norms);
-    pe_free(host, p->slots, part * sizeof *p->slots);
+    pe_free(host, p->slots, p->part * sizeof *p->slots);
     pe_free(host, p->scratch, p->ix->space.dim * sizeof *p->scratch);
     pe_free(host, p->key_ids, p->n * sizeof *p->key_ids);
     pe_keys_destroy(p->fresh_set);
@@ -429,6 +434,29 @@ peri_status peri_index_get(const peri_index *ix, uint64_t id, float *row)
     return status;
 }
 
+static peri_status train_locked(peri_index *ix, size_t n, const float *rows, const peri_task *task,
+                                pe_progress *progress)
+{
+    float norm;
+    for (size_t i = 0; i < n; i++)
+        PE_TRY(pe_rows_check(&ix->rows, rows + i * ix->space.dim, "row", i, &norm));
+    return ix->kind->train(ix, rows, n, progress, pe_task_threads(task));
+}
+
+peri_status peri_index_train(peri_index *ix, size_t n, const float *rows, const peri_task *task)
+{
+    pe_progress progress;
+    PE_TRY(check_args(ix, n, rows, 0));
+    PE_TRY(pe_progress_init(&progress, task));
+    if (!ix->kind->train)
+        return pe_fail(PERI_ERR_UNSUPPORTED, "kind %s needs no training", ix->kind->name);
+    PE_TRY(pe_index_begin_write(ix));
+    pe_host_limit(&ix->host, task);
+    peri_status status = train_locked(ix, n, rows, task, &progress);
+    pe_index_end_write(ix);
+    return status;
+}
+
 peri_status peri_index_maintain(peri_index *ix, const peri_task *task)
 {
     pe_progress progress;
@@ -444,7 +472,7 @@ peri_status peri_index_maintain(peri_index *ix, const peri_task *task)
         status = pe_keys_compact(keys);
     pe_epoch_reclaim(&ix->epoch);
     if (status == PERI_OK && (ix->kind->caps & PERI_CAP_EFFORT))
-        status = pe_index_calibrate(ix, &progress, workers);
+        status = pe_index_calibrate(ix, PE_SAMPLES, &progress, workers);
     pe_index_end_write(ix);
     return status;
 }

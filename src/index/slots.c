@@ -171,6 +171,20 @@ peri_status pe_slots_reserve(pe_slots *s, size_t n, const uint64_t *ids, int exa
     return pe_epoch_reserve(s->epoch, 64);
 }
 
+peri_status pe_slots_reserve_to(pe_slots *s, uint32_t n)
+{
+    if (n > PE_MAX_SLOTS)
+        return pe_fail(PERI_ERR_FULL, "%u rows, at most %d are possible", n, PE_MAX_SLOTS);
+    PE_TRY(pe_array_reserve(&s->dead, s->epoch, ((size_t)n + 63) / 64, 1));
+    PE_TRY(pe_grow(s->host, &s->free, &s->free_room, s->n_free + 64, sizeof *s->free));
+    return pe_epoch_reserve(s->epoch, 64);
+}
+
+void pe_slots_claim(pe_slots *s, uint32_t slot)
+{
+    set_dead(s, slot, 1);
+}
+
 uint32_t pe_slots_take(pe_slots *s, uint32_t *next)
 {
     uint32_t slot = s->n_free ? s->free[--s->n_free] : (*next)++;

@@ -67,6 +67,11 @@ uint32_t pe_slots_unbind(pe_slots *s, uint64_t id);
 /* Nothing links to a dead slot any more: free it once no reader can hold it. Needs room from
  * pe_epoch_reserve. */
 void pe_slots_release(pe_slots *s, uint32_t slot);
+/* The same where slots are given and each is the row of its own number (borrowed rows): room for
+ * slots below n; a slot from count on is hidden until bound. What is passed over counts as free,
+ * but nothing is taken from there. */
+peri_status pe_slots_reserve_to(pe_slots *s, uint32_t n);
+void pe_slots_claim(pe_slots *s, uint32_t slot);
 /* Undo take() of a slot that was never bound. */
 void pe_slots_untake(pe_slots *s, uint32_t slot);
 

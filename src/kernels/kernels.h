@@ -19,7 +19,9 @@
  *    where partial sums of both signs went beyond it).
  *    I8: exact in integers for the full range -128..127 up to 65,535 dimensions, rounded once to
  *    f32. B1: exact.
- * 5. Rows are finite: the border has refused NaN and infinity (scan_f32). With one the result is
+ * 5. scan32 is exact in integers and, like luts, levels, least, rotate and below32, gives the same
+ * bits at every level: nothing in them fuses, and each sum is made in one order.
+ * 6. Rows are finite: the border has refused NaN and infinity (scan_f32). With one the result is
  *    unspecified, but nothing traps and nothing else is read or written.
  */
 #ifndef PE_KERNELS_H
@@ -62,6 +64,13 @@ typedef struct pe_dist {
 
 typedef float (*pe_cosine_fn)(const void *q, const void *row, uint32_t dim);
 
+/* What below32 makes of sums: key = base + add[i] + scale[i] * (offset + step * sum[i]), and with
+ * it a lower bound: key - slack * error[i]. */
+typedef struct pe_scan {
+    float base, offset, step, slack, bound;
+    const float *add, *scale, *error; /* 32 each */
+} pe_scan;
+
 typedef struct pe_kernels {
     const char *level; /* "c", "avx2", "avx512", "avx512vnni", "neon", "neon-dot" */
 
@@ -76,6 +85,48 @@ typedef struct pe_kernels {
      * in `dist`, so the last bits differ (same bound). */
     void (*tile_dot_f32)(const float *q, size_t q_stride, size_t nq, const float *rows,
                          size_t r_stride, size_t nr, uint32_t dim, float *out, size_t ld);
+
+    /* The squared distances of one row to n others from their products, as tile_dot_f32 gives them,
+     * and which of them matter:
+     *     x[j] = max(norm + norms[j] + 2 * x[j], 0)
+     * in place; the j with x[j] < bound or x[j] < bounds[j] go to out (room for n + 16), ascending;
+     * returns how many. The same bits at every level. */
+    size_t (*near_f32)(float *x, const float *norms, float norm, float bound, const float *bounds,
+                       size_t n, uint32_t *out);
+
+    /* Fast-scan (Andre et al., VLDB 2015): 32 rows of 4-bit symbols against tables of 16 bytes that
+     * lie in registers. A group of codes is 16 bytes: byte j holds the symbol of row j in its low
+     * half and that of row 16 + j in its high half. A group of luts is the 16 bytes that its
+     * symbols stand for.
+     *     out[i] = sum over groups g of luts[16 g + symbol(i, g)]
+     * Any number of groups up to 2^24; the 16-bit sums that the kernels keep are flushed every 256
+     * groups, so dimensions do not end at 1,024. */
+    void (*scan32)(const uint8_t *codes, const uint8_t *luts, size_t groups, uint32_t out[32]);
+    /* The same, and of the sums what pe_scan says: key[i], and the mask of rows whose lower bound
+     * is below `bound`. */
+    uint32_t (*below32)(const uint8_t *codes, const uint8_t *luts, size_t groups,
+                        const pe_scan *scan, float key[32]);
+    /* Tables for symbols whose bit b of group g stands for +p[4 g + b] when set, -p[4 g + b] when
+     * not:
+     *     sum over g of the p of a row's symbols ~ *offset + *step * (sum of its luts)
+     * each table off by at most half of *step. p finite; all zeros give step 0. */
+    void (*luts)(const float *p, size_t groups, uint8_t *luts, float *offset, float *step);
+
+    /* Symbols of a vector's difference from a centre, v = x - centre, n a multiple of 64: each
+     * value as sign and magnitude u = 2 min(trunc(|v| * inverse), top) + 1, written as level[i] =
+     * (w + 2 top + 1) / 2 with w = +-u. sums: v.v, v.w, centre.w, w.w. */
+    void (*levels)(const float *x, const float *centre, size_t n, float inverse, float top,
+                   uint8_t *level, float sums[4]);
+    /* The smallest of norm[i] + 2 dot[i], n > 0, and the first place where it stands. */
+    uint32_t (*least)(const float *dot, const float *norm, size_t n, float *key);
+
+    /* An orthogonal transform that mixes all of x (n a multiple of 64): `passes` times, each value
+     * times its sign of that pass (n floats, +-s), then `stages` butterflies of x[i] and x[i + n/2]
+     * to places 2i and 2i + 1 (the fast Hadamard transform in its form of constant geometry, Pease
+     * 1968, which unlike the usual one serves any even n). Norms are kept when s = 2^(-stages/2).
+     * tmp: n floats. */
+    void (*rotate)(float *x, size_t n, unsigned passes, unsigned stages, const float *signs,
+                   float *tmp);
 
     /* IEEE half and bfloat16; to nearest even; overflow to infinity, denormals kept, NaN quieted.
      */

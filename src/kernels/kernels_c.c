@@ -340,8 +340,41 @@ static int scan_f32(const float *x, size_t n, float *min, float *max)
     return bad != 0;
 }
 
+static size_t near_f32(float *x, const float *norms, float norm, float bound, const float *bounds,
+                       size_t n, uint32_t *out)
+{
+    size_t found = 0;
+    for (size_t j = 0; j < n; j++) {
+        const float d = norm + norms[j] + 2 * x[j];
+        x[j] = d > 0 ? d : 0;
+        out[found] = (uint32_t)j;
+        found += (x[j] < bound) | (x[j] < bounds[j]);
+    }
+    return found;
+}
+
+/* Fast-scan. */
+
+#define PV 4
+
+static void scan_sums(const uint8_t *codes, const uint8_t *tables, size_t groups, uint32_t *out)
+{
+    memset(out, 0, 32 * sizeof *out);
+    for (size_t g = 0; g < groups; g++, codes += 16, tables += 16)
+        for (size_t j = 0; j < 16; j++) {
+            out[j] += tables[codes[j] & 15];
+            out[16 + j] += tables[codes[j] >> 4];
+        }
+}
+
+#define pv_mask(v)                                                                                 \
+    (((uint32_t)(v)[0] & 1) | ((uint32_t)(v)[1] & 2) | ((uint32_t)(v)[2] & 4) |                    \
+     ((uint32_t)(v)[3] & 8))
+#include "kernels/kernels_scan.h"
+
 void pe_kernels_fill_c(pe_kernels *k)
 {
+    scan_fill(k);
     PE_FILL(k, PE_OP_L2, PE_ELEM_F32, l2_f32);
     PE_FILL(k, PE_OP_L2, PE_ELEM_F16, l2_f16);
     PE_FILL(k, PE_OP_L2, PE_ELEM_BF16, l2_bf16);
@@ -365,5 +398,6 @@ void pe_kernels_fill_c(pe_kernels *k)
     k->encode_i8 = encode_i8;
     k->decode_i8 = decode_i8;
     k->scan_f32 = scan_f32;
+    k->near_f32 = near_f32;
     k->level = "c";
 }

@@ -19,34 +19,34 @@ static inline void pe_put_le(unsigned char *p, uint64_t v, unsigned bytes)
         p[i] = (unsigned char)(v >> (8 * i));
 }
 
-static inline uint16_t pe_get_le16(const unsigned char *p)
-{
-    return (uint16_t)pe_get_le(p, 2);
-}
-
-static inline uint32_t pe_get_le32(const unsigned char *p)
-{
-    return (uint32_t)pe_get_le(p, 4);
-}
-
-static inline uint64_t pe_get_le64(const unsigned char *p)
-{
-    return pe_get_le(p, 8);
-}
-
-static inline void pe_put_le16(unsigned char *p, uint16_t v)
-{
-    pe_put_le(p, v, 2);
-}
-
-static inline void pe_put_le32(unsigned char *p, uint32_t v)
-{
-    pe_put_le(p, v, 4);
-}
-
-static inline void pe_put_le64(unsigned char *p, uint64_t v)
-{
-    pe_put_le(p, v, 8);
-}
+/* Whole numbers are one load or store where the host is little-endian; compilers do not reliably
+ * see that in the loop above. */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define PE_BYTES(bits)                                                                             \
+    static inline uint##bits##_t pe_get_le##bits(const unsigned char *p)                           \
+    {                                                                                              \
+        uint##bits##_t v;                                                                          \
+        memcpy(&v, p, sizeof v);                                                                   \
+        return v;                                                                                  \
+    }                                                                                              \
+    static inline void pe_put_le##bits(unsigned char *p, uint##bits##_t v)                         \
+    {                                                                                              \
+        memcpy(p, &v, sizeof v);                                                                   \
+    }
+#else
+#define PE_BYTES(bits)                                                                             \
+    static inline uint##bits##_t pe_get_le##bits(const unsigned char *p)                           \
+    {                                                                                              \
+        return (uint##bits##_t)pe_get_le(p, bits / 8);                                             \
+    }                                                                                              \
+    static inline void pe_put_le##bits(unsigned char *p, uint##bits##_t v)                         \
+    {                                                                                              \
+        pe_put_le(p, v, bits / 8);                                                                 \
+    }
+#endif
+PE_BYTES(16)
+PE_BYTES(32)
+PE_BYTES(64)
+#undef PE_BYTES
 
 #endif

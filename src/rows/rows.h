@@ -55,6 +55,7 @@ typedef struct pe_codes {
 
 /* A checked query in every form that the index may need, in room of pe_rows_scratch bytes. */
 typedef struct pe_prepared {
+    const float *x; /* the query; under cosine its direction */
     pe_point row, code;
     const pe_codes *codes; /* those that `code` is for; NULL when there are none or the query lies
                             * outside of their range */
@@ -72,6 +73,9 @@ typedef struct pe_rows {
     _Atomic(pe_codes *) codes; /* NULL until trained */
 } pe_rows;
 
+/* A caller's space, with its defaults filled in. */
+peri_status pe_space_check(const peri_space *in, peri_space *out);
+
 void pe_rows_init(pe_rows *r, pe_host *host, pe_epoch *epoch, const peri_space *space);
 void pe_rows_destroy(pe_rows *r);
 peri_status pe_rows_reserve(pe_rows *r, size_t n, int exact);
@@ -85,6 +89,8 @@ peri_status pe_rows_check(const pe_rows *r, const float *row, const char *what, 
                           float *norm);
 /* Store a checked row (and its code, once trained) in a slot that no reader can see. */
 void pe_rows_set(pe_rows *r, uint32_t slot, const float *row, float norm, float *scratch);
+/* The code of a row that is there already (a borrowed one). */
+void pe_rows_set_code(pe_rows *r, uint32_t slot, float *scratch);
 /* The stored row as floats: under cosine direction times norm when `scaled`, else the direction. */
 void pe_rows_get(const pe_rows *r, uint32_t slot, float *out, int scaled);
 

@@ -12,7 +12,7 @@ import data
 import harness
 from harness import Case
 
-COMMANDS = ("build", "search", "eval", "info", "check", "convert")
+COMMANDS = ("build", "search", "eval", "info", "check", "convert", "vectors")
 ROWS, DIM, K = 600, 12, 5
 
 

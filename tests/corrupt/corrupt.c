@@ -64,6 +64,11 @@ void corrupt_must(corrupt_use *use, int holds)
 static uint64_t somewhere(const corrupt_plan *plan, pe_rng *rng)
 {
     const unsigned char *f = plan->file;
+    if (plan->parts) {
+        const struct corrupt_part *p = &plan->parts[pe_rng_below(rng, (uint32_t)plan->n_parts)];
+        return pe_rng_next(rng) % 2 ? p->from + pe_rng_next(rng) % p->size
+                                    : pe_rng_next(rng) % plan->size;
+    }
     uint64_t tail = reseal_get(f + 88, 8), n = reseal_get(f + 112, 4), from = 0, size = plan->size;
     if (pe_rng_next(rng) % 2) {
         uint64_t which = pe_rng_below(rng, (uint32_t)n + 2);
@@ -174,7 +179,7 @@ size_t corrupt_damage(const corrupt_plan *plan, corrupt_kind kind, uint64_t coun
     pe_rng rng = {pe_mix64(plan->seed) + pe_mix64(i)};
     switch (kind) {
     case CORRUPT_BITS:
-        file[i / 8] ^= (unsigned char)(1u << i % 8);
+        file[(plan->parts ? plan->parts->from : 0) + i / 8] ^= (unsigned char)(1u << i % 8);
         snprintf(what, 128, "bit %llu flipped", (unsigned long long)i);
         break;
     case CORRUPT_CUTS:
@@ -195,7 +200,9 @@ size_t corrupt_damage(const corrupt_plan *plan, corrupt_kind kind, uint64_t coun
         while (memcmp(file, plan->file, size) == 0);
         break;
     }
-    if (plan->reseal)
+    if (plan->reseal && plan->reseal_with)
+        plan->reseal_with(file, size);
+    else if (plan->reseal)
         reseal(file, size);
     return size;
 }
@@ -327,7 +334,7 @@ static void bury(const corrupt_plan *plan, corrupt_kind kind, uint64_t count, bo
 static uint64_t total_of(const corrupt_plan *plan, corrupt_kind kind, uint64_t count)
 {
     if (kind == CORRUPT_BITS)
-        return HEADER * 8;
+        return (plan->parts ? plan->parts->size : HEADER) * 8;
     return kind == CORRUPT_CUTS ? (plan->size + count - 1) / count : count;
 }
 

@@ -1,4 +1,4 @@
-/* Damage a segment file in thousands of ways and see what a user of it meets.
+/* Damage a file in thousands of ways and see what a user of it meets.
  *
  * The work is done in a child process with a limit on memory and on time, many damages to a child;
  * a child that dies is counted and replaced. For each damaged file there is one outcome: refused
@@ -50,8 +50,13 @@ typedef struct corrupt_plan {
     const void *arg;
     int reseal; /* make all checksums right again: the structure alone must hold */
     uint64_t seed;
-    uint64_t from; /* damage is confined to [from, to); to = 0 means the whole file */
-    uint64_t to;
+    /* A file that is no segment: parts of it that damage should find as often as all the rest, and
+     * how its checksums are made right again. CORRUPT_BITS flips the bits of the first part. */
+    const struct corrupt_part {
+        uint64_t from, size;
+    } * parts;
+    size_t n_parts;
+    void (*reseal_with)(unsigned char *file, size_t size);
     unsigned seconds;    /* for one use; 0 = 20 */
     unsigned stop_after; /* dead children; 0 = 20 */
 } corrupt_plan;

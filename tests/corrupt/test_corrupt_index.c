@@ -15,7 +15,7 @@ enum { DIM = 24, N = 400, K = 10, QUERIES = 6 };
 /* What file, and how it is opened. */
 typedef struct variant {
     const char *name;
-    int hnsw, keyed;
+    int kind, keyed;
     uint16_t metric, scalar, codes;
     uint32_t flags;
 } variant;
@@ -52,8 +52,15 @@ static peri_status create(peri_index **ix, const variant *v, const peri_env *env
     peri_space space;
     peri_space_init(&space, DIM, v->metric);
     space.scalar = v->scalar;
-    if (!v->hnsw)
+    if (v->kind == 0)
         return peri_flat_create(ix, &space, env);
+    if (v->kind == 2) {
+        peri_gwi_config wells;
+        peri_gwi_config_init(&wells);
+        wells.train_rows = 64;
+        wells.codes = v->codes;
+        return peri_gwi_create(ix, &space, &wells, env);
+    }
     peri_hnsw_config config;
     peri_hnsw_config_init(&config);
     config.m = 5;
@@ -260,6 +267,9 @@ static made files[] = {
     {{"hnsw cosine f16 keyed", 1, 1, PERI_METRIC_COSINE, PERI_SCALAR_F16, PERI_CODES_8BIT, 0},
      {0, 0}},
     {{"hnsw ip i8", 1, 0, PERI_METRIC_IP, PERI_SCALAR_I8, PERI_CODES_AUTO, 0}, {0, 0}},
+    {{"gwi l2 f32 with codes", 2, 0, PERI_METRIC_L2, PERI_SCALAR_F32, PERI_CODES_8BIT, 0}, {0, 0}},
+    {{"gwi cosine bf16 keyed", 2, 1, PERI_METRIC_COSINE, PERI_SCALAR_BF16, PERI_CODES_NONE, 0},
+     {0, 0}},
     {{"flat l2 f32", 0, 0, PERI_METRIC_L2, PERI_SCALAR_F32, 0, 0}, {0, 0}},
     {{"flat cosine bf16 keyed", 0, 1, PERI_METRIC_COSINE, PERI_SCALAR_BF16, 0, 0}, {0, 0}},
 };

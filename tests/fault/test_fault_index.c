@@ -13,7 +13,7 @@ static float rows[ROWS + MORE][DIM];
 typedef struct bench {
     faulty f;
     peri_index *ix;
-    int hnsw, keyed;
+    int kind, keyed;
     uint64_t n_rows; /* before the verb */
 } bench;
 
@@ -25,6 +25,7 @@ typedef struct verb {
     int keyed;
 } verb;
 
+static const char *const kind_names[] = {"flat", "hnsw", "gwi"};
 static const char *former, *target;
 
 /* ---- the index that each verb starts from ---- */
@@ -34,13 +35,19 @@ static peri_slice key_of_row(unsigned i, char text[40])
     return (peri_slice){text, (size_t)snprintf(text, 40, "the key of row %u", i)};
 }
 
-static peri_status create(peri_index **ix, int hnsw, const peri_env *env)
+static peri_status create(peri_index **ix, int kind, const peri_env *env)
 {
     peri_space space;
     peri_hnsw_config config;
     peri_space_init(&space, DIM, PERI_METRIC_COSINE);
-    if (!hnsw)
+    if (kind == 0)
         return peri_flat_create(ix, &space, env);
+    if (kind == 2) {
+        peri_gwi_config wells;
+        peri_gwi_config_init(&wells);
+        wells.train_rows = 64;
+        return peri_gwi_create(ix, &space, &wells, env);
+    }
     peri_hnsw_config_init(&config);
     config.m = 6;
     config.ef_construction = 60;
@@ -50,7 +57,7 @@ static peri_status create(peri_index **ix, int hnsw, const peri_env *env)
 static void fill(bench *b)
 {
     char text[40];
-    assert_int_equal(create(&b->ix, b->hnsw, &b->f.env), PERI_OK);
+    assert_int_equal(create(&b->ix, b->kind, &b->f.env), PERI_OK);
     for (unsigned i = 0; i < ROWS; i++) {
         peri_status status =
             b->keyed ? peri_index_put_keyed(b->ix, key_of_row(i, text), rows[i], 0, NULL)
@@ -208,7 +215,7 @@ static peri_status open_mapped_writable(bench *b)
 static peri_status create_another(bench *b)
 {
     peri_index *other = NULL;
-    peri_status status = create(&other, b->hnsw, &b->f.env);
+    peri_status status = create(&other, b->kind, &b->f.env);
     if (status != PERI_OK)
         assert_null(other);
     peri_index_close(other);
@@ -288,9 +295,9 @@ static void assert_opens(const char *path)
 }
 
 /* One failure. Returns whether there was a call to fail. */
-static int fail_one(const verb *v, int hnsw, faulty_what what, uint64_t n, int sticky)
+static int fail_one(const verb *v, int kind, faulty_what what, uint64_t n, int sticky)
 {
-    bench b = {.hnsw = hnsw, .keyed = v->keyed};
+    bench b = {.kind = kind, .keyed = v->keyed};
     faulty_init(&b.f, FAULTY_NOTHING, n, sticky);
     fill(&b);
     b.f.what = what;
@@ -327,14 +334,14 @@ static int fail_one(const verb *v, int hnsw, faulty_what what, uint64_t n, int s
     return fired;
 }
 
-static void fail_all(int hnsw, faulty_what what)
+static void fail_all(int kind, faulty_what what)
 {
     uint64_t points = 0;
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
         for (int sticky = 0; sticky < 2; sticky++)
-            for (uint64_t n = 1; fail_one(&verbs[i], hnsw, what, n, sticky); n++)
+            for (uint64_t n = 1; fail_one(&verbs[i], kind, what, n, sticky); n++)
                 points++;
-    print_message("%s: %llu %s failed\n", hnsw ? "hnsw" : "flat", (unsigned long long)points,
+    print_message("%s: %llu %s failed\n", kind_names[kind], (unsigned long long)points,
                   what == FAULTY_ALLOC ? "allocations" : "calls on files");
 }
 
@@ -375,15 +382,15 @@ static void assert_lives(const bench *b, const int present[IDS], const verb *v)
     }
 }
 
-static int live_one(int hnsw, uint64_t n, int sticky)
+static int live_one(int kind, uint64_t n, int sticky)
 {
     static const verb life = {.name = "life"};
-    bench b = {.hnsw = hnsw};
+    bench b = {.kind = kind};
     int present[IDS];
     pe_rng rng = {n};
     memset(present, 0xff, sizeof present);
     faulty_init(&b.f, FAULTY_NOTHING, n, sticky);
-    assert_int_equal(create(&b.ix, hnsw, &b.f.env), PERI_OK);
+    assert_int_equal(create(&b.ix, kind, &b.f.env), PERI_OK);
     for (int i = 0; i < STEPS; i++) {
         /* A third of the life is whole, a third fails, and a third must put up with the result. */
         b.f.what = i >= STEPS / 3 && i < STEPS * 2 / 3 ? FAULTY_ALLOC : FAULTY_NOTHING;
@@ -405,17 +412,17 @@ static void a_life_with_failed_allocations_stays_right(void **state)
 {
     (void)state;
     uint64_t points = 0;
-    for (int hnsw = 0; hnsw < 2; hnsw++)
+    for (int kind = 0; kind < 3; kind++)
         for (int sticky = 0; sticky < 2; sticky++)
-            for (uint64_t n = 1; live_one(hnsw, n, sticky); n++)
+            for (uint64_t n = 1; live_one(kind, n, sticky); n++)
                 points++;
     print_message("%llu allocations failed\n", (unsigned long long)points);
     assert_true(points > 30);
 }
 
-static void make_files(int hnsw)
+static void make_files(int kind)
 {
-    bench b = {.hnsw = hnsw};
+    bench b = {.kind = kind};
     faulty_init(&b.f, FAULTY_NOTHING, 0, 0);
     former = scratch("former");
     target = scratch("target");
@@ -453,6 +460,20 @@ static void an_hnsw_index_survives_every_failed_call_on_files(void **state)
     fail_all(1, FAULTY_FILES);
 }
 
+static void gravity_wells_survive_every_failed_allocation(void **state)
+{
+    (void)state;
+    make_files(2);
+    fail_all(2, FAULTY_ALLOC);
+}
+
+static void gravity_wells_survive_every_failed_call_on_files(void **state)
+{
+    (void)state;
+    make_files(2);
+    fail_all(2, FAULTY_FILES);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -469,6 +490,8 @@ int main(void)
         cmocka_unit_test(a_flat_index_survives_every_failed_call_on_files),
         cmocka_unit_test(an_hnsw_index_survives_every_failed_allocation),
         cmocka_unit_test(an_hnsw_index_survives_every_failed_call_on_files),
+        cmocka_unit_test(gravity_wells_survive_every_failed_allocation),
+        cmocka_unit_test(gravity_wells_survive_every_failed_call_on_files),
         cmocka_unit_test(a_life_with_failed_allocations_stays_right),
     };
     return cmocka_run_group_tests_name("fault: index", tests, setup, scratch_remove);

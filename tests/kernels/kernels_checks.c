@@ -723,7 +723,279 @@ static void scans(const pe_kernels *k)
         fail("scan_f32 does not take FLT_MAX");
 }
 
+/* Fast-scan. */
+
+static void near_rows(const pe_kernels *k)
+{
+    enum { MOST = 70 };
+    float x[MOST], had[MOST], norms[MOST], bounds[MOST];
+    uint32_t out[MOST + 16];
+    random_state = 5;
+    for (size_t n = 0; n <= MOST; n++)
+        for (int round = 0; round < 4; round++) {
+            arena a = arena_new(n * sizeof *x + 1);
+            float *at = (float *)(void *)(a.end - n * sizeof *x);
+            for (size_t j = 0; j < n; j++) {
+                at[j] = had[j] = (float)uniform() * 2 - 1;
+                norms[j] = (float)uniform();
+                bounds[j] = round == 3 ? INFINITY : (float)uniform() * (float)round;
+            }
+            const float norm = 0.5f, bound = round == 2 ? 3.0f : 0.1f;
+            size_t found = k->near_f32(at, norms, norm, bound, bounds, n, out), want = 0;
+            for (size_t j = 0; j < n; j++) {
+                volatile float sum = norm + norms[j], d = sum + 2 * had[j];
+                x[j] = d > 0 ? d : 0;
+                if (!same_bits(at[j], x[j]))
+                    fail("near_f32 of %zu, %zu: %g, not %g", n, j, (double)at[j], (double)x[j]);
+                if (!(x[j] < bound || x[j] < bounds[j]))
+                    continue;
+                if (want >= found || out[want] != j)
+                    fail("near_f32 of %zu leaves out %zu", n, j);
+                want++;
+            }
+            if (found != want)
+                fail("near_f32 of %zu finds %zu, not %zu", n, found, want);
+            arena_free(&a);
+        }
+}
+
+static void check_scan(const pe_kernels *k, const uint8_t *codes, const uint8_t *luts,
+                       size_t groups)
+{
+    uint32_t out[33], want[32] = {0};
+    out[32] = 12345;
+    for (size_t g = 0; g < groups; g++)
+        for (size_t j = 0; j < 16; j++) {
+            want[j] += luts[16 * g + (codes[16 * g + j] & 15)];
+            want[16 + j] += luts[16 * g + (codes[16 * g + j] >> 4)];
+        }
+    k->scan32(codes, luts, groups, out);
+    for (size_t i = 0; i < 32; i++)
+        if (out[i] != want[i])
+            fail("scan32 of %zu groups, row %zu: %u, not %u", groups, i, out[i], want[i]);
+    if (out[32] != 12345)
+        fail("scan32 writes beyond its 32 sums");
+
+    float add[32], scale[32], error[32], key[33];
+    for (size_t i = 0; i < 32; i++) {
+        add[i] = (float)uniform();
+        scale[i] = (float)uniform();
+        error[i] = i % 5 ? 0.25f : 0;
+    }
+    key[32] = 7;
+    const pe_scan scan = {1.5f, -3, 0.01f, 2, 0.75f, add, scale, error};
+    const uint32_t below = k->below32(codes, luts, groups, &scan, key);
+    for (size_t i = 0; i < 32; i++) {
+        volatile float scaled = scan.step * (float)want[i], dot = scan.offset + scaled;
+        volatile float added = scan.base + add[i], product = scale[i] * dot;
+        volatile float whole = added + product, slack = scan.slack * error[i];
+        volatile float lower = whole - slack;
+        if (!same_bits(key[i], whole) || (below >> i & 1) != (lower < scan.bound))
+            fail("below32 of %zu groups, row %zu: %g (%u), not %g", groups, i, (double)key[i],
+                 below >> i & 1, (double)whole);
+    }
+    if (key[32] != 7)
+        fail("below32 writes beyond its 32 keys");
+}
+
+static void fast_scans(const pe_kernels *k)
+{
+    static const size_t counts[] = {0,  1,  2,   3,   4,   5,   7,   8,   31,  32,   33,
+                                    64, 65, 255, 256, 257, 258, 511, 512, 513, 1024, 16384};
+    for (size_t c = 0; c < sizeof counts / sizeof *counts; c++)
+        for (int full = 0; full < 2; full++) {
+            const size_t n = 16 * counts[c];
+            arena a = arena_new(n + 1), b = arena_new(n + 1);
+            uint8_t *codes = a.end - n, *luts = b.end - n;
+            random_state = c + 1;
+            for (size_t i = 0; i < n; i++) {
+                codes[i] = (uint8_t)next_random();
+                luts[i] = full ? 255 : (uint8_t)next_random(); /* 255: sums at their largest */
+            }
+            check_scan(k, codes, luts, counts[c]);
+            arena_free(&a);
+            arena_free(&b);
+        }
+}
+
+static void check_luts(const pe_kernels *k, const float *p, size_t groups)
+{
+    uint8_t table[16 * 64 + 1], reference[16 * 64];
+    float offset = 99, step = 99, c_offset, c_step;
+    table[16 * groups] = 77;
+    k->luts(p, groups, table, &offset, &step);
+    pe_kernels_level("c")->luts(p, groups, reference, &c_offset, &c_step);
+    if (memcmp(table, reference, 16 * groups) != 0 || !same_bits(offset, c_offset) ||
+        !same_bits(step, c_step))
+        fail("luts of %zu groups differ from those of C", groups);
+    if (table[16 * groups] != 77)
+        fail("luts writes beyond");
+    double reach_sum = 0;
+    for (size_t g = 0; g < groups; g++) {
+        double reach = 0;
+        for (size_t b = 0; b < 4; b++)
+            reach += fabs((double)p[4 * g + b]);
+        reach_sum += reach;
+        for (unsigned m = 0; m < 16; m++) {
+            double want = 0, got = -reach + (double)step * table[16 * g + m];
+            for (unsigned b = 0; b < 4; b++)
+                want += m >> b & 1 ? (double)p[4 * g + b] : -(double)p[4 * g + b];
+            if (fabs(got - want) > 0.5001 * (double)step + 1e-5 * reach)
+                fail("luts of %zu groups: symbol %u of group %zu stands for %g, not %g (step %g)",
+                     groups, m, g, got, want, (double)step);
+        }
+    }
+    if (fabs(reach_sum + (double)offset) > 1e-5 * reach_sum)
+        fail("luts: offset %g, not %g", (double)offset, -reach_sum);
+}
+
+static void tables(const pe_kernels *k)
+{
+    for (size_t groups = 1; groups <= 64; groups++) {
+        arena a = arena_new(groups * 16);
+        float *p = (float *)(void *)a.end - 4 * groups;
+        for (int sort = UNIFORM; sort <= HEAVY_TAILED; sort++) {
+            random_state = groups;
+            for (size_t i = 0; i < 4 * groups; i++)
+                p[i] = value_of((kind)sort, PE_ELEM_F32);
+            check_luts(k, p, groups);
+        }
+        arena_free(&a);
+    }
+    const float zeros[8] = {0};
+    uint8_t table[32];
+    float offset = 1, step = 1;
+    k->luts(zeros, 2, table, &offset, &step);
+    if (offset != 0 || step != 0)
+        fail("luts of zeros: offset %g, step %g", (double)offset, (double)step);
+}
+
+static void check_rotation(const pe_kernels *k, size_t n, unsigned passes, unsigned stages)
+{
+    arena a = arena_new(n * 4), b = arena_new(n * 4), t = arena_new(n * 4);
+    float *x = (float *)(void *)a.end - n, *want = (float *)(void *)b.end - n;
+    float *tmp = (float *)(void *)t.end - n;
+    float *signs = malloc(n * passes * sizeof *signs);
+    double norm2 = 0, rotated2 = 0;
+    if (!signs)
+        exit(1);
+    random_state = n;
+    for (size_t i = 0; i < n * passes; i++)
+        signs[i] = (next_random() & 1 ? 1.0f : -1.0f) * (float)pow(2, -0.5 * stages);
+    for (size_t i = 0; i < n; i++) {
+        x[i] = want[i] = value_of(i == 3 ? HEAVY_TAILED : UNIFORM, PE_ELEM_F32);
+        norm2 += (double)x[i] * (double)x[i];
+    }
+    k->rotate(x, n, passes, stages, signs, tmp);
+    pe_kernels_level("c")->rotate(want, n, passes, stages, signs, tmp);
+    for (size_t i = 0; i < n; i++) {
+        rotated2 += (double)x[i] * (double)x[i];
+        if (!same_bits(x[i], want[i]))
+            fail("rotate of %zu at %zu: %g, not %g as in C", n, i, (double)x[i], (double)want[i]);
+    }
+    if (fabs(rotated2 - norm2) > 1e-5 * norm2)
+        fail("rotate of %zu by %u x %u: norm %g becomes %g", n, passes, stages, sqrt(norm2),
+             sqrt(rotated2));
+    free(signs);
+    arena_free(&a);
+    arena_free(&b);
+    arena_free(&t);
+}
+
+static void rotations(const pe_kernels *k)
+{
+    for (size_t n = 64; n <= 1024; n += 64)
+        for (unsigned stages = 1; stages <= 10; stages += 3)
+            check_rotation(k, n, 1 + (unsigned)(n / 64) % 3, stages);
+    check_rotation(k, 65536, 3, 16);
+    /* One stage on its own, by hand. */
+    float x[64], tmp[64], signs[64];
+    for (int i = 0; i < 64; i++) {
+        x[i] = (float)i;
+        signs[i] = 1;
+    }
+    k->rotate(x, 64, 1, 1, signs, tmp);
+    for (int i = 0; i < 32; i++)
+        if (x[2 * i] != (float)(2 * i + 32) || x[2 * i + 1] != -32)
+            fail("rotate by one stage: %g, %g at %d", (double)x[2 * i], (double)x[2 * i + 1], i);
+}
+
+static void check_levels(const pe_kernels *k, size_t n, int top, float inverse)
+{
+    arena a = arena_new(n * 4), b = arena_new(n * 4);
+    float *x = (float *)(void *)a.end - n, *centre = (float *)(void *)b.end - n;
+    uint8_t level[1025], c_level[1024];
+    float sums[4], c_sums[4];
+    double want[4] = {0}, size[4] = {0};
+    random_state = n + (size_t)top;
+    for (size_t i = 0; i < n; i++) {
+        x[i] = value_of(i % 7 ? UNIFORM : HEAVY_TAILED, PE_ELEM_F32);
+        centre[i] = i % 11 ? value_of(UNIFORM, PE_ELEM_F32) : x[i];
+    }
+    level[n] = 99;
+    k->levels(x, centre, n, inverse, (float)top, level, sums);
+    pe_kernels_level("c")->levels(x, centre, n, inverse, (float)top, c_level, c_sums);
+    for (size_t i = 0; i < n; i++) {
+        volatile float v = x[i] - centre[i], steps = fabsf(v) * inverse;
+        const int u = 2 * (int)(steps > (float)top ? (float)top : steps) + 1;
+        const int w = v < 0 ? -u : u;
+        if (level[i] != (w + 2 * top + 1) / 2)
+            fail("levels of %g: %u, not %d", (double)v, level[i], (w + 2 * top + 1) / 2);
+        const double part[4] = {(double)v * (double)v, (double)v * w, (double)centre[i] * w,
+                                (double)w * w};
+        for (int j = 0; j < 4; j++) {
+            want[j] += part[j];
+            size[j] += fabs(part[j]);
+        }
+    }
+    for (int j = 0; j < 4; j++)
+        if (!same_bits(sums[j], c_sums[j]) || fabs((double)sums[j] - want[j]) > 1e-5 * size[j])
+            fail("levels of %zu: sum %d is %g, not %g", n, j, (double)sums[j], want[j]);
+    if (level[n] != 99)
+        fail("levels writes beyond");
+    arena_free(&a);
+    arena_free(&b);
+}
+
+static void symbols(const pe_kernels *k)
+{
+    for (size_t n = 64; n <= 1024; n += 192) {
+        check_levels(k, n, 0, 0);
+        check_levels(k, n, 1, 1.7f);
+        check_levels(k, n, 7, 9.0f);
+    }
+}
+
+static void smallest(const pe_kernels *k)
+{
+    for (size_t n = 1; n <= 100; n++) {
+        arena a = arena_new(n * 4), b = arena_new(n * 4);
+        float *dot = (float *)(void *)a.end - n, *norm = (float *)(void *)b.end - n, key;
+        for (uint64_t round = 1; round < 9; round++) {
+            uint32_t want = 0;
+            random_state = n * 100 + round;
+            for (size_t i = 0; i < n; i++) { /* few values, so that many tie */
+                dot[i] = (float)(next_random() % (round * round));
+                norm[i] = (float)(next_random() % round);
+                if (norm[i] + 2 * dot[i] < norm[want] + 2 * dot[want])
+                    want = (uint32_t)i;
+            }
+            const uint32_t at = k->least(dot, norm, n, &key);
+            if (at != want || key != norm[want] + 2 * dot[want])
+                fail("least of %zu is at %u, not %u", n, at, want);
+        }
+        arena_free(&a);
+        arena_free(&b);
+    }
+}
+
 const kernels_check KERNELS_CHECKS[] = {
+    {"symbols are those of their definition", symbols},
+    {"the least is the first of the smallest", smallest},
+    {"fast-scans are exact and their bounds those of C", fast_scans},
+    {"near_f32 finds what is near", near_rows},
+    {"tables are within half a step", tables},
+    {"rotations keep norms and are those of C", rotations},
     {"f32 distances are within their bound", f32_distances},
     {"f16 distances are within their bound", f16_distances},
     {"bf16 distances are within their bound", bf16_distances},

@@ -62,6 +62,8 @@ static void no_entry_of_a_table_is_empty(void **state)
                 assert_true(k->cosine[e] != NULL);
             }
         }
+        assert_true(k->scan32 && k->below32 && k->luts && k->rotate);
+        assert_true(k->levels && k->least);
         assert_true(k->tile_dot_f32 && k->f32_to_f16 && k->f16_to_f32 && k->f32_to_bf16);
         assert_true(k->bf16_to_f32 && k->encode_i8 && k->decode_i8 && k->scan_f32);
     }

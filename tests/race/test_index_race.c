@@ -9,6 +9,7 @@
 #include "scratch.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 enum { DIM = 16, STILL = 200, MOVING = 200, ALL = STILL + MOVING, READERS = 3, VERSIONS = 4 };
@@ -398,6 +399,8 @@ static void run_arena(int kind, int keyed, uint16_t scalar, uint16_t codes, int 
         if (step % 25 == 0)
             need_valid(a, a->ix);
     }
+    while (atomic_load(&a->searches) <= 50 && !atomic_load(&a->failed))
+        sched_yield(); /* a busy machine may have let no reader in yet */
     atomic_store(&a->done, 1);
     for (int i = 0; i < READERS; i++)
         pthread_join(threads[i], NULL);
@@ -423,6 +426,15 @@ static void readers_of_a_graph_see_what_was_there(void **state)
     (void)state;
     run_arena(KIND_HNSW, 0, PERI_SCALAR_F32, PERI_CODES_NONE, 600);
     run_arena(KIND_HNSW, 0, PERI_SCALAR_F16, PERI_CODES_8BIT, 300);
+    run_arena(KIND_CASCADE, 0, PERI_SCALAR_F16, PERI_CODES_8BIT, 300);
+    run_arena(KIND_Q, 0, PERI_SCALAR_F16, PERI_CODES_AUTO, 300);
+}
+
+static void readers_of_gravity_wells_see_what_was_there(void **state)
+{
+    (void)state;
+    run_arena(KIND_GWI, 0, PERI_SCALAR_F32, PERI_CODES_NONE, 600);
+    run_arena(KIND_GWI, 0, PERI_SCALAR_F16, PERI_CODES_8BIT, 300);
 }
 
 static void readers_of_a_keyed_index_see_what_was_there(void **state)
@@ -527,6 +539,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(readers_of_a_flat_index_see_what_was_there),
         cmocka_unit_test(readers_of_a_graph_see_what_was_there),
+        cmocka_unit_test(readers_of_gravity_wells_see_what_was_there),
         cmocka_unit_test(readers_of_a_keyed_index_see_what_was_there),
         cmocka_unit_test(rows_are_found_while_the_index_grows),
         cmocka_unit_test(two_threads_build_what_one_would),

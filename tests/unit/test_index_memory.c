@@ -63,6 +63,8 @@ static void rows_cost_what_they_are_and_mapped_ones_no_heap(void **state)
             /* m_max links, m links above for one row in m, codes of 64 bytes, a byte of count. */
             double links = kind == KIND_FLAT ? 0 : 4 * 32 + 4 * 18 / 15.0 + 1;
             double codes = kind == KIND_FLAT || scalar == PERI_SCALAR_I8 ? 0 : 64;
+            if (kind == KIND_Q) /* 32 neighbours' codes of 64 bits, their factors, a byte */
+                codes = 32 * 8 + 100 + 1;
             double most = 1.06 * (row_bytes[scalar] + links + codes) + 24;
             if (each > most)
                 print_error("%s %s: %.1f bytes a row, at most %.1f\n", info_of(ix).kind,

@@ -326,9 +326,50 @@ static int scan_f32(const float *x, size_t n, float *min, float *max)
     return vmaxvq_u32(bad) != 0;
 }
 
+/* Fast-scan: a group an instruction, its bytes widened into sums of 16 bits. */
+
+PE_INLINE void flush_sums(uint16x8_t sum, uint32_t *out)
+{
+    vst1q_u32(out, vaddw_u16(vld1q_u32(out), vget_low_u16(sum)));
+    vst1q_u32(out + 4, vaddw_high_u16(vld1q_u32(out + 4), sum));
+}
+
+PE_INLINE void scan_sums(const uint8_t *codes, const uint8_t *tables, size_t groups, uint32_t *out)
+{
+    enum { FLUSH = 256 }; /* times 255 is just below 2^16 */
+    memset(out, 0, 32 * sizeof *out);
+    while (groups > 0) {
+        const size_t n = groups < FLUSH ? groups : FLUSH;
+        uint16x8_t sum[4] = {vdupq_n_u16(0), vdupq_n_u16(0), vdupq_n_u16(0), vdupq_n_u16(0)};
+        for (size_t g = 0; g < n; g++, codes += 16, tables += 16) {
+            const uint8x16_t c = vld1q_u8(codes), t = vld1q_u8(tables);
+            const uint8x16_t x = vqtbl1q_u8(t, vandq_u8(c, vdupq_n_u8(15)));
+            const uint8x16_t y = vqtbl1q_u8(t, vshrq_n_u8(c, 4));
+            sum[0] = vaddw_u8(sum[0], vget_low_u8(x));
+            sum[1] = vaddw_high_u8(sum[1], x);
+            sum[2] = vaddw_u8(sum[2], vget_low_u8(y));
+            sum[3] = vaddw_high_u8(sum[3], y);
+        }
+        for (int i = 0; i < 4; i++)
+            flush_sums(sum[i], out + 8 * i);
+        groups -= n;
+    }
+}
+
+PE_INLINE uint32_t pv_mask_of(uint32x4_t v)
+{
+    static const uint32_t BITS[4] = {1, 2, 4, 8};
+    return vaddvq_u32(vandq_u32(v, vld1q_u32(BITS)));
+}
+
+#define PV         4
+#define pv_mask(v) pv_mask_of((uint32x4_t)(v))
+#include "kernels/kernels_scan.h"
+
 /* decode_i8 stays with the C level: the compiler vectorises it for the floor, which is NEON. */
 void pe_kernels_fill_neon(pe_kernels *k)
 {
+    scan_fill(k);
     pe_float_fill(k);
     PE_FILL(k, PE_OP_L2, PE_ELEM_I8, l2_i8);
     PE_FILL(k, PE_OP_DOT, PE_ELEM_I8, dot_i8);

@@ -431,8 +431,82 @@ static int scan_f32(const float *x, size_t n, float *min, float *max)
     return !_mm256_testz_si256(bad, bad);
 }
 
+static size_t near_f32(float *x, const float *norms, float norm, float bound, const float *bounds,
+                       size_t n, uint32_t *out)
+{
+    const __m256 own = _mm256_set1_ps(norm), least = _mm256_set1_ps(bound);
+    size_t found = 0;
+    for (size_t j = 0; j < n; j += 8) {
+        const __m256i lanes = low_lanes(n - j < 8 ? n - j : 8);
+        const __m256 dot = _mm256_maskload_ps(x + j, lanes);
+        const __m256 sum = _mm256_add_ps(own, _mm256_maskload_ps(norms + j, lanes));
+        const __m256 d =
+            _mm256_max_ps(_mm256_add_ps(sum, _mm256_add_ps(dot, dot)), _mm256_setzero_ps());
+        _mm256_maskstore_ps(x + j, lanes, d);
+        const __m256 theirs = _mm256_max_ps(least, _mm256_maskload_ps(bounds + j, lanes));
+        const __m256 in =
+            _mm256_and_ps(_mm256_cmp_ps(d, theirs, _CMP_LT_OQ), _mm256_castsi256_ps(lanes));
+        for (unsigned bits = (unsigned)_mm256_movemask_ps(in); bits; bits &= bits - 1)
+            out[found++] = (uint32_t)j + (uint32_t)__builtin_ctz(bits);
+    }
+    return found;
+}
+
+/* Fast-scan: two groups an instruction; see kernels_avx512.c for how bytes are summed. */
+
+PE_INLINE void unmix(__m256i mixed, __m256i odd, __m256i total[2])
+{
+    const __m128i m =
+        _mm_add_epi16(_mm256_castsi256_si128(mixed), _mm256_extracti128_si256(mixed, 1));
+    const __m128i o = _mm_add_epi16(_mm256_castsi256_si128(odd), _mm256_extracti128_si256(odd, 1));
+    const __m128i e = _mm_sub_epi16(m, _mm_slli_epi16(o, 8));
+    total[0] = _mm256_add_epi32(total[0], _mm256_cvtepu16_epi32(_mm_unpacklo_epi16(e, o)));
+    total[1] = _mm256_add_epi32(total[1], _mm256_cvtepu16_epi32(_mm_unpackhi_epi16(e, o)));
+}
+
+PE_INLINE __m256i two_groups(const uint8_t *p, size_t bytes)
+{
+    if (bytes >= 32)
+        return _mm256_loadu_si256((const void *)p);
+    return _mm256_zextsi128_si256(_mm_loadu_si128((const void *)p));
+}
+
+PE_INLINE void scan_sums(const uint8_t *codes, const uint8_t *tables, size_t groups, uint32_t *out)
+{
+    enum { FLUSH = 256 }; /* times 255 is just below 2^16 */
+    const __m256i low = _mm256_set1_epi8(15), none = _mm256_setzero_si256();
+    __m256i total[4] = {none, none, none, none};
+    while (groups > 0) {
+        const size_t bytes = 16 * (groups < FLUSH ? groups : FLUSH);
+        __m256i a = none, a_odd = none, b = none, b_odd = none;
+        for (size_t i = 0; i < bytes; i += 32) {
+            const __m256i c = two_groups(codes + i, bytes - i);
+            const __m256i t = two_groups(tables + i, bytes - i);
+            const __m256i x = _mm256_shuffle_epi8(t, _mm256_and_si256(c, low));
+            const __m256i y =
+                _mm256_shuffle_epi8(t, _mm256_and_si256(_mm256_srli_epi16(c, 4), low));
+            a = _mm256_add_epi16(a, x);
+            a_odd = _mm256_add_epi16(a_odd, _mm256_srli_epi16(x, 8));
+            b = _mm256_add_epi16(b, y);
+            b_odd = _mm256_add_epi16(b_odd, _mm256_srli_epi16(y, 8));
+        }
+        unmix(a, a_odd, total);
+        unmix(b, b_odd, total + 2);
+        codes += bytes;
+        tables += bytes;
+        groups -= bytes / 16;
+    }
+    for (int i = 0; i < 4; i++)
+        _mm256_store_si256((void *)(out + 8 * i), total[i]);
+}
+
+#define PV         8
+#define pv_mask(v) ((uint32_t)_mm256_movemask_ps((__m256)(v)))
+#include "kernels/kernels_scan.h"
+
 void pe_kernels_fill_avx2(pe_kernels *k)
 {
+    scan_fill(k);
     pe_float_fill(k);
     PE_FILL(k, PE_OP_L2, PE_ELEM_I8, l2_i8);
     PE_FILL(k, PE_OP_DOT, PE_ELEM_I8, dot_i8);
@@ -447,5 +521,6 @@ void pe_kernels_fill_avx2(pe_kernels *k)
     k->encode_i8 = encode_i8;
     k->decode_i8 = decode_i8;
     k->scan_f32 = scan_f32;
+    k->near_f32 = near_f32;
     k->level = "avx2";
 }

@@ -323,8 +323,90 @@ static int scan_f32(const float *x, size_t n, float *min, float *max)
     return bad != 0;
 }
 
+static size_t near_f32(float *x, const float *norms, float norm, float bound, const float *bounds,
+                       size_t n, uint32_t *out)
+{
+    const __m512 own = _mm512_set1_ps(norm), least = _mm512_set1_ps(bound);
+    const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    size_t found = 0;
+    for (size_t j = 0; j < n; j += 16) {
+        const __mmask16 m = n - j < 16 ? low16(n - j) : 0xffff;
+        const __m512 dot = _mm512_maskz_loadu_ps(m, x + j);
+        const __m512 sum = _mm512_add_ps(own, _mm512_maskz_loadu_ps(m, norms + j));
+        const __m512 d =
+            _mm512_max_ps(_mm512_add_ps(sum, _mm512_add_ps(dot, dot)), _mm512_setzero_ps());
+        _mm512_mask_storeu_ps(x + j, m, d);
+        const __m512 theirs = _mm512_max_ps(least, _mm512_maskz_loadu_ps(m, bounds + j));
+        const __mmask16 in = _mm512_mask_cmp_ps_mask(m, d, theirs, _CMP_LT_OQ);
+        if (!in)
+            continue;
+        /* To memory by way of a register: compressing stores are slow on some CPUs. */
+        _mm512_storeu_si512(
+            out + found,
+            _mm512_maskz_compress_epi32(in, _mm512_add_epi32(lanes, _mm512_set1_epi32((int)j))));
+        found += (size_t)__builtin_popcount(in);
+    }
+    return found;
+}
+
+/* Fast-scan: four groups an instruction. Bytes are summed as 16-bit lanes without being spread
+ * out: one sum takes odd bytes alone, the other even bytes plus 256 times the odd ones, which are
+ * taken off at the end. */
+
+PE_INLINE __m128i fold_lanes(__m512i a)
+{
+    const __m256i half =
+        _mm256_add_epi16(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64(a, 1));
+    return _mm_add_epi16(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+}
+
+/* Sums of 16 rows in order, as 32 bits. */
+PE_INLINE __m512i unmix(__m512i mixed, __m512i odd)
+{
+    const __m128i o = fold_lanes(odd);
+    const __m128i e = _mm_sub_epi16(fold_lanes(mixed), _mm_slli_epi16(o, 8));
+    return _mm512_cvtepu16_epi32(
+        _mm256_set_m128i(_mm_unpackhi_epi16(e, o), _mm_unpacklo_epi16(e, o)));
+}
+
+PE_INLINE void scan_sums(const uint8_t *codes, const uint8_t *tables, size_t groups, uint32_t *out)
+{
+    enum { FLUSH = 256 }; /* times 255 is just below 2^16 */
+    const __m512i low = _mm512_set1_epi8(15);
+    __m512i first = vi_zero(), last = vi_zero();
+    while (groups > 0) {
+        const size_t bytes = 16 * (groups < FLUSH ? groups : FLUSH);
+        __m512i a = vi_zero(), a_odd = vi_zero(), b = vi_zero(), b_odd = vi_zero();
+        for (size_t i = 0; i < bytes; i += 64) {
+            /* A table of zeros makes the groups beyond the end count nothing. */
+            const size_t n = bytes - i;
+            const __m512i c = n < 64 ? tail_bytes(codes, i, n) : load_bytes(codes, i);
+            const __m512i t = n < 64 ? tail_bytes(tables, i, n) : load_bytes(tables, i);
+            const __m512i x = _mm512_shuffle_epi8(t, _mm512_and_si512(c, low));
+            const __m512i y =
+                _mm512_shuffle_epi8(t, _mm512_and_si512(_mm512_srli_epi16(c, 4), low));
+            a = _mm512_add_epi16(a, x);
+            a_odd = _mm512_add_epi16(a_odd, _mm512_srli_epi16(x, 8));
+            b = _mm512_add_epi16(b, y);
+            b_odd = _mm512_add_epi16(b_odd, _mm512_srli_epi16(y, 8));
+        }
+        first = vi_add(first, unmix(a, a_odd));
+        last = vi_add(last, unmix(b, b_odd));
+        codes += bytes;
+        tables += bytes;
+        groups -= bytes / 16;
+    }
+    _mm512_store_si512(out, first);
+    _mm512_store_si512(out + 16, last);
+}
+
+#define PV         16
+#define pv_mask(v) ((uint32_t)_mm512_movepi32_mask((__m512i)(v)))
+#include "kernels/kernels_scan.h"
+
 void pe_kernels_fill_avx512(pe_kernels *k)
 {
+    scan_fill(k);
     pe_float_fill(k);
     PE_FILL(k, PE_OP_L2, PE_ELEM_I8, l2_i8);
     PE_FILL(k, PE_OP_DOT, PE_ELEM_I8, dot_i8);
@@ -339,5 +421,6 @@ void pe_kernels_fill_avx512(pe_kernels *k)
     k->encode_i8 = encode_i8;
     k->decode_i8 = decode_i8;
     k->scan_f32 = scan_f32;
+    k->near_f32 = near_f32;
     k->level = "avx512";
 }

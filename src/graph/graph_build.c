@@ -4,28 +4,30 @@
  * them, writes its own list and then adds itself to theirs. Lists are guarded by striped spin
  * locks, one held at a time; layers above the dense one by a mutex, since one row in m meets them.
  */
-#include "hnsw/hnsw.h"
+#include "graph/graph_index.h"
 #include "base/rng.h"
 
 #include <math.h>
 
-uint32_t pe_hnsw_level_of(const hnsw *h, uint64_t draw)
+uint32_t pe_graph_level_of(const pe_graph *g, uint64_t draw)
 {
-    pe_rng r = {h->seed ^ pe_mix64(draw + 1)};
-    uint32_t level = (uint32_t)(-log(pe_rng_unit(&r)) / log((double)h->m));
-    return level > HNSW_TOP_LEVEL ? HNSW_TOP_LEVEL : level;
+    pe_rng r = {g->seed ^ pe_mix64(draw + 1)};
+    uint32_t level = (uint32_t)(-log(pe_rng_unit(&r)) / log((double)g->m));
+    return level > PE_GRAPH_TOP ? PE_GRAPH_TOP : level;
 }
 
-pe_view pe_hnsw_build_view(const peri_index *ix)
+pe_view pe_graph_build_view(const peri_index *ix)
 {
     const pe_codes *codes = pe_rows_codes(&ix->rows);
     return codes ? pe_rows_code_view(&ix->rows, codes) : pe_rows_view(&ix->rows);
 }
 
-pe_pruner pe_hnsw_pruner(const peri_index *ix, const pe_view *view, hnsw_worker *w, unsigned level)
+pe_pruner pe_graph_pruner(const peri_index *ix, const pe_view *view, pe_graph_worker *w,
+                          unsigned level)
 {
-    const hnsw *h = hnsw_of(ix);
-    return (pe_pruner){&ix->rows, &h->layer[level], view, hnsw_alpha_key(h), w->scratch, w->chosen};
+    const pe_graph *g = pe_graph_of(ix);
+    return (pe_pruner){&ix->rows,  &g->layer[level], view, pe_graph_alpha_key(g),
+                       w->scratch, w->chosen};
 }
 
 static size_t worker_bytes(const peri_index *ix)
@@ -33,62 +35,66 @@ static size_t worker_bytes(const peri_index *ix)
     return (size_t)ix->space.dim * sizeof(float);
 }
 
-void pe_hnsw_free_workers(peri_index *ix)
+void pe_graph_free_workers(peri_index *ix)
 {
-    hnsw *h = hnsw_of(ix);
-    for (unsigned i = 0; i < h->n_workers; i++) {
-        hnsw_worker *w = &h->workers[i];
+    pe_graph *g = pe_graph_of(ix);
+    for (unsigned i = 0; i < g->n_workers; i++) {
+        pe_graph_worker *w = &g->workers[i];
         pe_beam_destroy(&w->beam);
         pe_free(&ix->host, w->scratch, worker_bytes(ix));
+        pe_free(&ix->host, w->row, worker_bytes(ix));
         pe_free(&ix->host, w->chosen, PE_DEGREE_MAX * sizeof *w->chosen);
-        pe_free(&ix->host, w->cands, (h->ef_construction + 1) * sizeof *w->cands);
+        pe_free(&ix->host, w->cands, (g->ef_construction + 1) * sizeof *w->cands);
         pe_free(&ix->host, w->picked, PE_DEGREE_MAX * sizeof *w->picked);
     }
-    pe_free(&ix->host, h->workers, h->n_workers * sizeof *h->workers);
-    h->workers = NULL;
-    h->n_workers = 0;
+    pe_free(&ix->host, g->workers, g->n_workers * sizeof *g->workers);
+    g->workers = NULL;
+    g->n_workers = 0;
 }
 
-peri_status pe_hnsw_make_workers(peri_index *ix, unsigned n)
+peri_status pe_graph_make_workers(peri_index *ix, unsigned n)
 {
-    hnsw *h = hnsw_of(ix);
-    if (n <= h->n_workers)
+    pe_graph *g = pe_graph_of(ix);
+    if (n <= g->n_workers)
         return PERI_OK;
-    pe_hnsw_free_workers(ix);
-    h->workers = pe_calloc(&ix->host, n * sizeof *h->workers);
-    if (!h->workers)
+    pe_graph_free_workers(ix);
+    g->workers = pe_calloc(&ix->host, n * sizeof *g->workers);
+    if (!g->workers)
         return PERI_ERR_NOMEM;
-    h->n_workers = n;
+    g->n_workers = n;
     for (unsigned i = 0; i < n; i++) {
-        hnsw_worker *w = &h->workers[i];
+        pe_graph_worker *w = &g->workers[i];
         pe_beam_init(&w->beam, &ix->host);
         w->scratch = pe_alloc(&ix->host, worker_bytes(ix));
+        w->row = pe_alloc(&ix->host, worker_bytes(ix));
         w->chosen = pe_alloc(&ix->host, PE_DEGREE_MAX * sizeof *w->chosen);
-        w->cands = pe_alloc(&ix->host, (h->ef_construction + 1) * sizeof *w->cands);
+        w->cands = pe_alloc(&ix->host, (g->ef_construction + 1) * sizeof *w->cands);
         w->picked = pe_alloc(&ix->host, PE_DEGREE_MAX * sizeof *w->picked);
-        if (!w->scratch || !w->chosen || !w->cands || !w->picked) {
-            pe_hnsw_free_workers(ix);
+        if (!w->scratch || !w->row || !w->chosen || !w->cands || !w->picked) {
+            pe_graph_free_workers(ix);
             return PERI_ERR_NOMEM;
         }
     }
     return PERI_OK;
 }
 
-peri_status pe_hnsw_reserve(peri_index *ix, size_t slots, size_t rows, int exact, unsigned workers)
+peri_status pe_graph_reserve(peri_index *ix, size_t slots, size_t rows, int exact, unsigned workers)
 {
-    hnsw *h = hnsw_of(ix);
-    size_t want[HNSW_LEVELS] = {0};
-    PE_TRY(pe_hnsw_make_workers(ix, workers));
-    PE_TRY(pe_layer_reserve(&h->layer[0], &ix->epoch, slots, exact));
-    PE_TRY(pe_array_reserve(&h->gone, &ix->epoch, (slots + 63) / 64, exact));
+    pe_graph *g = pe_graph_of(ix);
+    size_t want[PE_GRAPH_LEVELS] = {0};
+    PE_TRY(pe_graph_make_workers(ix, workers));
+    PE_TRY(pe_layer_reserve(&g->layer[0], &ix->epoch, slots, exact));
+    if (g->layout == PERI_LAYOUT_Q)
+        PE_TRY(pe_quantised_reserve(&g->quantised, &ix->epoch, slots, exact));
+    PE_TRY(pe_array_reserve(&g->gone, &ix->epoch, (slots + 63) / 64, exact));
     for (size_t i = 0; i < rows; i++)
-        for (uint32_t l = pe_hnsw_level_of(h, h->drawn + i); l > 0; l--)
+        for (uint32_t l = pe_graph_level_of(g, g->drawn + i); l > 0; l--)
             want[l]++;
-    for (unsigned l = 1; l < HNSW_LEVELS; l++)
-        PE_TRY(pe_layer_reserve(&h->layer[l], &ix->epoch, h->layer[l].count + want[l], exact));
+    for (unsigned l = 1; l < PE_GRAPH_LEVELS; l++)
+        PE_TRY(pe_layer_reserve(&g->layer[l], &ix->epoch, g->layer[l].count + want[l], exact));
     for (unsigned i = 0; i < workers; i++)
-        PE_TRY(pe_beam_reserve(&h->workers[i].beam, (uint32_t)h->layer[0].nodes.capacity,
-                               h->ef_construction, 0));
+        PE_TRY(pe_beam_reserve(&g->workers[i].beam, (uint32_t)g->layer[0].nodes.capacity,
+                               g->ef_construction, 0));
     return PERI_OK;
 }
 
@@ -96,10 +102,10 @@ enum { TRAIN_ROWS = 1024, CONNECT_ROWS = 1024 };
 
 /* Codes are trained when a batch comes that can teach them, or once enough rows came one by one;
  * until then traversal reads the rows. */
-peri_status pe_hnsw_before(peri_index *ix, const float *rows, size_t n, pe_progress *progress)
+peri_status pe_graph_before(peri_index *ix, const float *rows, size_t n, pe_progress *progress)
 {
-    hnsw *h = hnsw_of(ix);
-    if (h->codes == PERI_CODES_NONE || atomic_load(&ix->rows.codes))
+    pe_graph *g = pe_graph_of(ix);
+    if (g->codes == PERI_CODES_NONE || atomic_load(&ix->rows.codes))
         return PERI_OK;
     uint32_t count = pe_slots_count(&ix->slots);
     if (n >= TRAIN_ROWS)
@@ -109,15 +115,15 @@ peri_status pe_hnsw_before(peri_index *ix, const float *rows, size_t n, pe_progr
     return PERI_OK;
 }
 
-uint32_t pe_hnsw_descend(const hnsw *h, pe_beam *b, const pe_view *view, const pe_point *p,
-                         uint32_t slot_limit, uint64_t entry, unsigned level, float *key)
+uint32_t pe_graph_descend(const pe_graph *g, pe_beam *b, const pe_view *view, const pe_point *p,
+                          uint32_t slot_limit, uint64_t entry, unsigned level, float *key)
 {
     uint32_t node = (uint32_t)entry;
     unsigned at = (unsigned)(entry >> 32);
-    *key = pe_view_key(view, p, pe_layer_slot(&h->layer[at], node));
+    *key = pe_view_key(view, p, pe_layer_slot(&g->layer[at], node));
     for (; at > level; at--) {
-        node = pe_beam_greedy(b, &h->layer[at], slot_limit, view, p, node, key);
-        node = pe_layer_down(&h->layer[at], node);
+        node = pe_beam_greedy(b, &g->layer[at], slot_limit, view, p, node, key);
+        node = pe_layer_down(&g->layer[at], node);
     }
     return node;
 }
@@ -126,21 +132,21 @@ uint32_t pe_hnsw_descend(const hnsw *h, pe_beam *b, const pe_view *view, const p
 
 /* Copy the pool out as candidates, without the row itself and hidden ones: nothing new links to a
  * row that is waiting to be freed. Rows of this very batch are hidden too, but new. */
-static size_t take_candidates(const peri_index *ix, hnsw_worker *w, const pe_layer *l,
+static size_t take_candidates(const peri_index *ix, pe_graph_worker *w, const pe_layer *l,
                               uint32_t self)
 {
-    const hnsw *h = hnsw_of(ix);
+    const pe_graph *g = pe_graph_of(ix);
     size_t n = 0;
     for (size_t i = 0; i < w->beam.n; i++) {
         uint32_t node = w->beam.node[i];
-        if (node != self && !(h->n_dead && hnsw_is_gone(h, pe_layer_slot(l, node))))
+        if (node != self && !(g->n_dead && pe_graph_is_gone(g, pe_layer_slot(l, node))))
             w->cands[n++] = (pe_cand){w->beam.key[i], node};
     }
     return n;
 }
 
 /* A node whose row equals this one, bit for bit, among the nearest; PE_NIL when none. */
-static uint32_t find_same(const peri_index *ix, const hnsw_worker *w, uint32_t slot, size_t n)
+static uint32_t find_same(const peri_index *ix, const pe_graph_worker *w, uint32_t slot, size_t n)
 {
     const unsigned char *row = pe_array_at(&ix->rows.rows, slot);
     for (size_t i = 0; i < n && i < 4; i++)
@@ -189,106 +195,113 @@ static void link_node(const pe_pruner *p, pe_locks *locks, uint32_t node, const 
 }
 
 /* The layers above the dense one, under their mutex: search downwards, link upwards. */
-static void insert_upper(peri_index *ix, hnsw_worker *w, const pe_view *view, const pe_point *p,
+static void insert_upper(peri_index *ix, pe_graph_worker *w, const pe_view *view, const pe_point *p,
                          uint32_t slot, uint32_t level)
 {
-    hnsw *h = hnsw_of(ix);
-    uint64_t entry = hnsw_entry(h);
+    pe_graph *g = pe_graph_of(ix);
+    uint64_t entry = pe_graph_entry(g);
     uint32_t limit = atomic_load_explicit(&ix->slots.readable, memory_order_acquire);
     uint32_t down = slot;
     for (uint32_t l = 1; l <= level; l++) {
-        pe_layer *layer = &h->layer[l];
-        int fresh = h->n_spare[l] == 0;
-        uint32_t node = fresh ? layer->count : h->spare[l][--h->n_spare[l]];
+        pe_layer *layer = &g->layer[l];
+        int fresh = g->n_spare[l] == 0;
+        uint32_t node = fresh ? layer->count : g->spare[l][--g->n_spare[l]];
         if (!fresh)
             pe_layer_clear(layer, node);
         pe_link *words = (pe_link *)pe_array_at(&layer->nodes, node);
         pe_link_set(&words[0], slot);
         pe_link_set(&words[1], down);
-        if (entry != HNSW_NO_ENTRY && l <= entry >> 32) {
+        if (entry != PE_GRAPH_NO_ENTRY && l <= entry >> 32) {
             float key;
-            uint32_t from = pe_hnsw_descend(h, &w->beam, view, p, limit, entry, l, &key);
+            uint32_t from = pe_graph_descend(g, &w->beam, view, p, limit, entry, l, &key);
             pe_beam_query q = {.layer = layer,
                                .limit = layer->count,
                                .view = view,
                                .point = p,
-                               .ef = h->ef_construction / 2 + 1,
+                               .ef = g->ef_construction / 2 + 1,
                                .entries = &from,
                                .n_entries = 1};
             /* Room was reserved for a larger layer. */
             (void)pe_beam_search(&w->beam, &q);
-            pe_pruner prune = pe_hnsw_pruner(ix, view, w, l);
+            pe_pruner prune = pe_graph_pruner(ix, view, w, l);
             size_t n = take_candidates(ix, w, layer, node);
-            size_t kept = pe_prune(&prune, w->cands, n, h->m, 0, w->picked);
+            size_t kept = pe_prune(&prune, w->cands, n, g->m, 0, w->picked);
             if (fresh)
                 atomic_store_explicit(&layer->count, node + 1, memory_order_release);
-            link_node(&prune, &h->locks, node, w->cands, n, w->picked, kept);
+            link_node(&prune, &g->locks, node, w->cands, n, w->picked, kept);
         } else if (fresh) {
             atomic_store_explicit(&layer->count, node + 1, memory_order_release);
         }
         down = node;
     }
-    if (entry == HNSW_NO_ENTRY || level > entry >> 32)
-        atomic_store_explicit(&h->entry, (uint64_t)level << 32 | down, memory_order_release);
+    if (entry == PE_GRAPH_NO_ENTRY || level > entry >> 32)
+        atomic_store_explicit(&g->entry, (uint64_t)level << 32 | down, memory_order_release);
 }
 
-void pe_hnsw_find(peri_index *ix, hnsw_worker *w, const pe_view *view, const pe_point *p)
+void pe_graph_find(peri_index *ix, pe_graph_worker *w, const pe_view *view, const pe_point *p,
+                   uint32_t slot)
 {
-    hnsw *h = hnsw_of(ix);
+    pe_graph *g = pe_graph_of(ix);
     uint32_t limit = atomic_load_explicit(&ix->slots.readable, memory_order_acquire);
+    uint32_t from[1 + PE_GRAPH_SEEDS];
+    size_t n = 1;
     float key;
-    uint32_t from = pe_hnsw_descend(h, &w->beam, view, p, limit, hnsw_entry(h), 0, &key);
-    pe_beam_query q = {.layer = &h->layer[0],
+    from[0] = pe_graph_descend(g, &w->beam, view, p, limit, pe_graph_entry(g), 0, &key);
+    if (g->seeds) {
+        pe_rows_get(&ix->rows, slot, w->row, 0);
+        n += g->seeds(ix, w->row, limit, from + 1);
+    }
+    pe_beam_query q = {.layer = &g->layer[0],
                        .limit = limit,
                        .view = view,
                        .point = p,
-                       .ef = h->ef_construction,
-                       .entries = &from,
-                       .n_entries = 1};
+                       .ef = g->ef_construction,
+                       .entries = from,
+                       .n_entries = n};
     (void)pe_beam_search(&w->beam, &q); /* room was reserved: it cannot fail */
 }
 
-int pe_hnsw_link_dense(peri_index *ix, hnsw_worker *w, const pe_view *view, const pe_point *p,
-                       uint32_t slot)
+int pe_graph_link_dense(peri_index *ix, pe_graph_worker *w, const pe_view *view, const pe_point *p,
+                        uint32_t slot)
 {
-    hnsw *h = hnsw_of(ix);
-    pe_hnsw_find(ix, w, view, p);
-    size_t n = take_candidates(ix, w, &h->layer[0], slot);
+    pe_graph *g = pe_graph_of(ix);
+    pe_graph_find(ix, w, view, p, slot);
+    size_t n = take_candidates(ix, w, &g->layer[0], slot);
     uint32_t same = find_same(ix, w, slot, n);
     if (same != PE_NIL) {
-        pe_link_same(&h->layer[0], &h->locks, same, slot);
-        if (h->n_dead)
-            pe_hnsw_mend_chain(ix, slot);
+        pe_link_same(&g->layer[0], &g->locks, same, slot);
+        if (g->n_dead)
+            pe_graph_mend_chain(ix, slot);
         return 0;
     }
-    pe_pruner prune = pe_hnsw_pruner(ix, view, w, 0);
-    size_t kept = pe_prune(&prune, w->cands, n, h->m_max, 0, w->picked);
-    link_node(&prune, &h->locks, slot, w->cands, n, w->picked, kept);
+    pe_pruner prune = pe_graph_pruner(ix, view, w, 0);
+    size_t kept = pe_prune(&prune, w->cands, n, g->m_max, 0, w->picked);
+    link_node(&prune, &g->locks, slot, w->cands, n, w->picked, kept);
     return 1;
 }
 
-static void insert_one(peri_index *ix, hnsw_worker *w, uint32_t slot, uint32_t level)
+static void insert_one(peri_index *ix, pe_graph_worker *w, uint32_t slot, uint32_t level)
 {
-    hnsw *h = hnsw_of(ix);
-    pe_view view = pe_hnsw_build_view(ix);
+    pe_graph *g = pe_graph_of(ix);
+    pe_view view = pe_graph_build_view(ix);
     float *row = w->scratch;
     pe_point p = pe_view_point(&ix->rows, &view, slot, row);
-    uint64_t entry = hnsw_entry(h);
-    if (entry == HNSW_NO_ENTRY) {
-        pthread_mutex_lock(&h->upper);
-        entry = hnsw_entry(h);
-        if (entry == HNSW_NO_ENTRY)
+    uint64_t entry = pe_graph_entry(g);
+    if (entry == PE_GRAPH_NO_ENTRY) {
+        pthread_mutex_lock(&g->upper);
+        entry = pe_graph_entry(g);
+        if (entry == PE_GRAPH_NO_ENTRY)
             insert_upper(ix, w, &view, &p, slot, level);
-        pthread_mutex_unlock(&h->upper);
-        if (entry == HNSW_NO_ENTRY)
+        pthread_mutex_unlock(&g->upper);
+        if (entry == PE_GRAPH_NO_ENTRY)
             return;
     }
-    if (pe_hnsw_link_dense(ix, w, &view, &p, slot) == 0)
+    if (pe_graph_link_dense(ix, w, &view, &p, slot) == 0)
         return; /* reached through the row that it equals */
     if (level > 0) {
-        pthread_mutex_lock(&h->upper);
+        pthread_mutex_lock(&g->upper);
         insert_upper(ix, w, &view, &p, slot, level);
-        pthread_mutex_unlock(&h->upper);
+        pthread_mutex_unlock(&g->upper);
     }
 }
 
@@ -306,41 +319,56 @@ typedef struct batch {
 static void insert_worker(void *ctx, unsigned worker)
 {
     batch *b = ctx;
-    hnsw *h = hnsw_of(b->ix);
+    pe_graph *g = pe_graph_of(b->ix);
     while (!atomic_load_explicit(&b->progress->cancelled, memory_order_relaxed)) {
         size_t i = atomic_fetch_add(&b->next, 1);
         if (i >= b->n)
             return;
-        insert_one(b->ix, &h->workers[worker], b->slots[i], pe_hnsw_level_of(h, b->first_draw + i));
+        insert_one(b->ix, &g->workers[worker], b->slots[i],
+                   pe_graph_level_of(g, b->first_draw + i));
         atomic_fetch_add(&b->finished, 1);
         pe_progress_add(b->progress, worker, 1);
     }
 }
 
-peri_status pe_hnsw_insert(peri_index *ix, const uint32_t *slots, size_t n, pe_progress *progress,
-                           unsigned workers, size_t *done)
+peri_status pe_graph_insert(peri_index *ix, const uint32_t *slots, size_t n, pe_progress *progress,
+                            unsigned workers, size_t *done)
 {
-    hnsw *h = hnsw_of(ix);
-    batch b = {ix, slots, n, 0, 0, h->drawn, progress};
+    pe_graph *g = pe_graph_of(ix);
+    batch b = {ix, slots, n, 0, 0, g->drawn, progress};
     uint32_t count = pe_slots_count(&ix->slots);
     for (size_t i = 0; i < n; i++) {
-        pe_layer_clear(&h->layer[0], slots[i]);
-        pe_hnsw_set_gone(h, slots[i], 0);
+        for (; count < slots[i]; count++) { /* passed over: no node, nobody may link to it */
+            pe_layer_clear(&g->layer[0], count);
+            pe_graph_set_gone(g, count, 1);
+        }
+        pe_layer_clear(&g->layer[0], slots[i]);
+        pe_graph_set_gone(g, slots[i], 0);
         count = slots[i] >= count ? slots[i] + 1 : count;
     }
     if (n == 1)
         workers = 1;
-    pe_team_run(workers, insert_worker, &b);
+    peri_status status = PERI_ERR_NOMEM;
+    if (pe_graph_at_once(ix, n)) {
+        status = pe_graph_insert_bulk(ix, slots, n, progress, workers);
+        if (status == PERI_OK)
+            b.finished = n;
+        else if (status != PERI_ERR_NOMEM)
+            b.next = n;
+    }
+    /* Without the room for a build at once the rows go in one by one. */
+    if (status == PERI_ERR_NOMEM)
+        pe_team_run(workers, insert_worker, &b);
     /* Rows are taken in order and each one taken is finished: what is in is a prefix. */
     *done = b.finished;
-    h->drawn += *done;
+    g->drawn += *done;
     for (size_t i = *done; i < n; i++)
-        pe_hnsw_set_gone(h, slots[i], 1); /* they are no nodes: nobody may link to them */
+        pe_graph_set_gone(g, slots[i], 1); /* they are no nodes: nobody may link to them */
     /* Two workers may each have dropped what they took to be one of two links to a row. */
     if (workers > 1)
-        pe_hnsw_link_orphans(ix, count);
+        pe_graph_link_orphans(ix, count);
     /* A batch that makes up a good part of the index pays for a look at all of it. */
     if (*done == n && n >= CONNECT_ROWS && n >= count / 8)
-        PE_TRY(pe_hnsw_connect(ix, count));
-    return PERI_OK;
+        PE_TRY(pe_graph_connect(ix, count));
+    return n >= CONNECT_ROWS ? pe_graph_refresh(ix, count, progress, workers) : PERI_OK;
 }

@@ -10,16 +10,16 @@
  *
  * Layers are swept from the top down, then a second pass over the upper ones, which are small,
  * makes spare the nodes of the slots about to be freed. */
-#include "hnsw/hnsw.h"
+#include "graph/graph_index.h"
 #include "base/rng.h"
 
 #include <stdlib.h>
 
 enum { SWEEP_STEP = 48, CANDIDATES = 320 };
 
-void pe_hnsw_set_gone(hnsw *h, uint32_t slot, int gone)
+void pe_graph_set_gone(pe_graph *g, uint32_t slot, int gone)
 {
-    uint64_t *word = (uint64_t *)(void *)pe_array_at(&h->gone, slot / 64);
+    uint64_t *word = (uint64_t *)(void *)pe_array_at(&g->gone, slot / 64);
     uint64_t bit = (uint64_t)1 << slot % 64;
     *word = gone ? *word | bit : *word & ~bit;
 }
@@ -33,18 +33,18 @@ static int compare_slots(const void *a, const void *b)
 }
 
 /* Will this sweep free the slot? */
-static int to_be_freed(const hnsw *h, uint32_t slot)
+static int to_be_freed(const pe_graph *g, uint32_t slot)
 {
-    return hnsw_is_gone(h, slot) &&
-           bsearch(&slot, h->dead, h->n_sweeping, sizeof slot, compare_slots) != NULL;
+    return pe_graph_is_gone(g, slot) &&
+           bsearch(&slot, g->dead, g->n_sweeping, sizeof slot, compare_slots) != NULL;
 }
 
 /* ---- one list ---- */
 
 typedef struct repair {
     peri_index *ix;
-    hnsw *h;
-    hnsw_worker *w;
+    pe_graph *g;
+    pe_graph_worker *w;
     pe_view view;
     pe_pruner prune;
     const pe_layer *layer;
@@ -56,7 +56,7 @@ typedef struct repair {
 
 static int gone(const repair *r, uint32_t node)
 {
-    return hnsw_is_gone(r->h, pe_layer_slot(r->layer, node));
+    return pe_graph_is_gone(r->g, pe_layer_slot(r->layer, node));
 }
 
 static void add_candidate(repair *r, uint32_t node)
@@ -72,28 +72,28 @@ static void add_candidate(repair *r, uint32_t node)
 /* The first live row in the chain of equal rows behind `node`: its heir when it goes. */
 static uint32_t heir_of(const peri_index *ix, uint32_t node)
 {
-    const hnsw *h = hnsw_of(ix);
+    const pe_graph *g = pe_graph_of(ix);
     uint32_t list[PE_DEGREE_MAX + 1], slots = pe_slots_count(&ix->slots);
     for (uint32_t hops = 0; hops < slots; hops++) {
-        size_t n = pe_list_read(&h->layer[0], node, list), i = 0;
+        size_t n = pe_list_read(&g->layer[0], node, list), i = 0;
         while (i < n && !(list[i] & PE_SAME))
             i++;
         if (i == n)
             return PE_NIL;
         node = list[i] & ~PE_SAME;
-        if (!hnsw_is_gone(h, node))
+        if (!pe_graph_is_gone(g, node))
             return node;
     }
     return PE_NIL;
 }
 
-void pe_hnsw_mend_chain(peri_index *ix, uint32_t node)
+void pe_graph_mend_chain(peri_index *ix, uint32_t node)
 {
-    hnsw *h = hnsw_of(ix);
+    pe_graph *g = pe_graph_of(ix);
     uint32_t list[PE_DEGREE_MAX + 1];
-    pe_lock(&h->locks, node);
-    size_t n = pe_list_read(&h->layer[0], node, list), i = 0;
-    while (i < n && !((list[i] & PE_SAME) && hnsw_is_gone(h, list[i] & ~PE_SAME)))
+    pe_lock(&g->locks, node);
+    size_t n = pe_list_read(&g->layer[0], node, list), i = 0;
+    while (i < n && !((list[i] & PE_SAME) && pe_graph_is_gone(g, list[i] & ~PE_SAME)))
         i++;
     if (i < n) {
         uint32_t next = heir_of(ix, node);
@@ -101,9 +101,9 @@ void pe_hnsw_mend_chain(peri_index *ix, uint32_t node)
             list[i] = next | PE_SAME;
         else
             list[i] = list[--n];
-        pe_list_write(&h->layer[0], node, list, n);
+        pe_list_write(&g->layer[0], node, list, n);
     }
-    pe_unlock(&h->locks, node);
+    pe_unlock(&g->locks, node);
 }
 
 /* The rows of two nodes of the dense layer are the same. */
@@ -193,7 +193,7 @@ static void relink(repair *r, const pe_point *p)
 {
     pe_list_write(r->layer, r->node, NULL, 0);
     if (!r->layer->head && !gone(r, r->node))
-        (void)pe_hnsw_link_dense(r->ix, r->w, &r->view, p, r->node);
+        (void)pe_graph_link_dense(r->ix, r->w, &r->view, p, r->node);
 }
 
 static void repair_list(repair *r, uint32_t node)
@@ -232,134 +232,134 @@ static void repair_list(repair *r, uint32_t node)
     for (size_t i = 0; r->lost_twin && !gone(r, node) && i < r->n; i++)
         for (size_t j = 0; j < n; j++)
             if (picked[j] == r->cand[i])
-                pe_link_add(&r->prune, &r->h->locks, picked[j], node, keys[i]);
+                pe_link_add(&r->prune, &r->g->locks, picked[j], node, keys[i]);
 }
 
 /* ---- the sweep ---- */
 
 /* The entry must not be a node about to go: take a live one as high up as there is. */
-static void move_entry(const peri_index *ix, hnsw *h)
+static void move_entry(const peri_index *ix, pe_graph *g)
 {
-    uint64_t entry = hnsw_entry(h);
-    if (entry == HNSW_NO_ENTRY ||
-        !hnsw_is_gone(h, pe_layer_slot(&h->layer[entry >> 32], (uint32_t)entry)))
+    uint64_t entry = pe_graph_entry(g);
+    if (entry == PE_GRAPH_NO_ENTRY ||
+        !pe_graph_is_gone(g, pe_layer_slot(&g->layer[entry >> 32], (uint32_t)entry)))
         return;
     for (unsigned l = (unsigned)(entry >> 32) + 1; l-- > 0;) {
-        uint32_t count = l ? h->layer[l].count : pe_slots_count(&ix->slots);
+        uint32_t count = l ? g->layer[l].count : pe_slots_count(&ix->slots);
         for (uint32_t node = 0; node < count; node++) {
-            uint32_t slot = pe_layer_slot(&h->layer[l], node);
-            if (slot == PE_NIL || hnsw_is_gone(h, slot))
+            uint32_t slot = pe_layer_slot(&g->layer[l], node);
+            if (slot == PE_NIL || pe_graph_is_gone(g, slot))
                 continue;
-            atomic_store_explicit(&h->entry, (uint64_t)l << 32 | node, memory_order_release);
+            atomic_store_explicit(&g->entry, (uint64_t)l << 32 | node, memory_order_release);
             return;
         }
     }
-    atomic_store_explicit(&h->entry, HNSW_NO_ENTRY, memory_order_release);
+    atomic_store_explicit(&g->entry, PE_GRAPH_NO_ENTRY, memory_order_release);
 }
 
-static uint32_t layer_nodes(const peri_index *ix, const hnsw *h, int layer)
+static uint32_t layer_nodes(const peri_index *ix, const pe_graph *g, int layer)
 {
-    return layer ? h->layer[layer].count : pe_slots_count(&ix->slots);
+    return layer ? g->layer[layer].count : pe_slots_count(&ix->slots);
 }
 
-static void begin_sweep(hnsw *h)
+static void begin_sweep(pe_graph *g)
 {
-    h->n_sweeping = h->n_dead;
-    qsort(h->dead, h->n_sweeping, sizeof *h->dead, compare_slots);
-    h->sweep_layer = HNSW_TOP_LEVEL;
-    h->sweep_node = 0;
-    h->sweep_freeing = 0;
+    g->n_sweeping = g->n_dead;
+    qsort(g->dead, g->n_sweeping, sizeof *g->dead, compare_slots);
+    g->sweep_layer = PE_GRAPH_TOP;
+    g->sweep_node = 0;
+    g->sweep_freeing = 0;
 }
 
 /* A live node that only the slot about to be freed leads to is linked from elsewhere. */
 static void keep_reached(peri_index *ix, uint32_t slot)
 {
-    hnsw *h = hnsw_of(ix);
+    pe_graph *g = pe_graph_of(ix);
     uint32_t links[PE_DEGREE_MAX + 1];
-    size_t n = pe_layer_copy(&h->layer[0], slot, links);
+    size_t n = pe_layer_copy(&g->layer[0], slot, links);
     for (size_t i = 0; i < n; i++)
-        if (pe_layer_into(&h->layer[0], links[i]) <= 1 && !hnsw_is_gone(h, links[i]))
-            pe_hnsw_link_back(ix, links[i]);
+        if (pe_layer_into(&g->layer[0], links[i]) <= 1 && !pe_graph_is_gone(g, links[i]))
+            pe_graph_link_back(ix, links[i]);
 }
 
 /* Every list was seen: free what this sweep was for. On failure it stays for the next. */
-static peri_status end_sweep(peri_index *ix, hnsw *h)
+static peri_status end_sweep(peri_index *ix, pe_graph *g)
 {
-    h->sweep_layer = -1;
-    PE_TRY(pe_epoch_reserve(&ix->epoch, h->n_sweeping));
-    for (size_t i = 0; i < h->n_sweeping; i++) {
-        keep_reached(ix, h->dead[i]);
-        pe_list_write(&h->layer[0], h->dead[i], NULL, 0);
-        pe_slots_release(&ix->slots, h->dead[i]);
+    g->sweep_layer = -1;
+    PE_TRY(pe_epoch_reserve(&ix->epoch, g->n_sweeping));
+    for (size_t i = 0; i < g->n_sweeping; i++) {
+        keep_reached(ix, g->dead[i]);
+        pe_list_write(&g->layer[0], g->dead[i], NULL, 0);
+        pe_slots_release(&ix->slots, g->dead[i]);
     }
-    h->n_dead -= h->n_sweeping;
-    memmove(h->dead, h->dead + h->n_sweeping, h->n_dead * sizeof *h->dead);
-    h->n_sweeping = 0;
+    g->n_dead -= g->n_sweeping;
+    memmove(g->dead, g->dead + g->n_sweeping, g->n_dead * sizeof *g->dead);
+    g->n_sweeping = 0;
     return PERI_OK;
 }
 
 static void visit(repair *r, uint32_t node)
 {
-    hnsw *h = r->h;
-    int l = h->sweep_layer;
+    pe_graph *g = r->g;
+    int l = g->sweep_layer;
     uint32_t slot = pe_layer_slot(r->layer, node);
     if (slot == PE_NIL)
         return;
-    if (!h->sweep_freeing) {
+    if (!g->sweep_freeing) {
         /* Above the dense layer the nodes about to go must not lead to one another either: the
          * second pass makes them spare one by one, and no list leads to a spare node, ever. */
-        if (r->layer->head || !to_be_freed(h, slot))
+        if (r->layer->head || !to_be_freed(g, slot))
             repair_list(r, node);
-    } else if (to_be_freed(h, slot)) {
+    } else if (to_be_freed(g, slot)) {
         /* The slot is freed whatever happens, so the node must forget it; without memory to note
          * the node as spare it lies idle until the index is saved and opened again. */
         pe_link_set((pe_link *)(void *)pe_array_at(&r->layer->nodes, node), PE_NIL);
-        if (pe_grow(&r->ix->host, &h->spare[l], &h->spare_room[l], h->n_spare[l] + 1,
-                    sizeof *h->spare[l]) == PERI_OK)
-            h->spare[l][h->n_spare[l]++] = node;
+        if (pe_grow(&r->ix->host, &g->spare[l], &g->spare_room[l], g->n_spare[l] + 1,
+                    sizeof *g->spare[l]) == PERI_OK)
+            g->spare[l][g->n_spare[l]++] = node;
     }
 }
 
 /* Move the sweep along by `budget` nodes. */
 static void sweep(peri_index *ix, size_t budget)
 {
-    hnsw *h = hnsw_of(ix);
-    repair r = {.ix = ix, .h = h, .w = &h->workers[0], .view = pe_hnsw_build_view(ix)};
+    pe_graph *g = pe_graph_of(ix);
+    repair r = {.ix = ix, .g = g, .w = &g->workers[0], .view = pe_graph_build_view(ix)};
     while (budget > 0) {
-        if (h->sweep_layer < 0) {
-            if (h->n_dead == 0)
+        if (g->sweep_layer < 0) {
+            if (g->n_dead == 0)
                 return;
-            begin_sweep(h);
+            begin_sweep(g);
         }
-        r.layer = &h->layer[h->sweep_layer];
-        r.prune = pe_hnsw_pruner(ix, &r.view, r.w, (unsigned)h->sweep_layer);
-        uint32_t count = layer_nodes(ix, h, h->sweep_layer);
-        while (budget > 0 && h->sweep_node < count) {
-            visit(&r, h->sweep_node++);
+        r.layer = &g->layer[g->sweep_layer];
+        r.prune = pe_graph_pruner(ix, &r.view, r.w, (unsigned)g->sweep_layer);
+        uint32_t count = layer_nodes(ix, g, g->sweep_layer);
+        while (budget > 0 && g->sweep_node < count) {
+            visit(&r, g->sweep_node++);
             budget--;
         }
-        if (h->sweep_node < count)
+        if (g->sweep_node < count)
             return;
-        h->sweep_node = 0;
-        if (h->sweep_layer > h->sweep_freeing) {
-            h->sweep_layer--;
-        } else if (!h->sweep_freeing) {
-            h->sweep_freeing = 1;
-            h->sweep_layer = HNSW_TOP_LEVEL;
-        } else if (end_sweep(ix, h) != PERI_OK) {
+        g->sweep_node = 0;
+        if (g->sweep_layer > g->sweep_freeing) {
+            g->sweep_layer--;
+        } else if (!g->sweep_freeing) {
+            g->sweep_freeing = 1;
+            g->sweep_layer = PE_GRAPH_TOP;
+        } else if (end_sweep(ix, g) != PERI_OK) {
             return;
         }
     }
 }
 
-void pe_hnsw_removed(peri_index *ix, uint32_t slot)
+void pe_graph_removed(peri_index *ix, uint32_t slot)
 {
-    hnsw *h = hnsw_of(ix);
-    pe_hnsw_set_gone(h, slot, 1);
+    pe_graph *g = pe_graph_of(ix);
+    pe_graph_set_gone(g, slot, 1);
     /* Without memory for the list the slot waits until the index is saved and opened again. */
-    if (pe_grow(&ix->host, &h->dead, &h->dead_room, h->n_dead + 1, sizeof *h->dead) == PERI_OK)
-        h->dead[h->n_dead++] = slot;
-    move_entry(ix, h);
+    if (pe_grow(&ix->host, &g->dead, &g->dead_room, g->n_dead + 1, sizeof *g->dead) == PERI_OK)
+        g->dead[g->n_dead++] = slot;
+    move_entry(ix, g);
     sweep(ix, SWEEP_STEP);
 }
 
@@ -367,14 +367,14 @@ void pe_hnsw_removed(peri_index *ix, uint32_t slot)
 
 static peri_status finish_sweeps(peri_index *ix, pe_progress *progress)
 {
-    hnsw *h = hnsw_of(ix);
+    pe_graph *g = pe_graph_of(ix);
     enum { BATCH = 4096 };
-    pe_progress_phase(progress, "repair links", h->n_dead);
-    while (h->n_dead) {
-        size_t had = h->n_dead;
+    pe_progress_phase(progress, "repair links", g->n_dead);
+    while (g->n_dead) {
+        size_t had = g->n_dead;
         sweep(ix, BATCH);
         pe_epoch_reclaim(&ix->epoch);
-        if (pe_progress_add(progress, 0, had - h->n_dead))
+        if (pe_progress_add(progress, 0, had - g->n_dead))
             break;
     }
     return pe_progress_end(progress);
@@ -390,10 +390,11 @@ static peri_status retrain(peri_index *ix, pe_progress *progress)
     return pe_rows_train(&ix->rows, NULL, 0, pe_slots_count(&ix->slots), progress);
 }
 
-peri_status pe_hnsw_maintain(peri_index *ix, pe_progress *progress, unsigned workers)
+peri_status pe_graph_maintain(peri_index *ix, pe_progress *progress, unsigned workers)
 {
-    (void)workers;
+    uint32_t count = pe_slots_count(&ix->slots);
     PE_TRY(finish_sweeps(ix, progress));
     PE_TRY(retrain(ix, progress));
-    return pe_hnsw_connect(ix, pe_slots_count(&ix->slots));
+    PE_TRY(pe_graph_connect(ix, count));
+    return pe_graph_refresh(ix, count, progress, workers);
 }

@@ -1,25 +1,25 @@
 /* The full structural proof of H1 to H6 and G1. */
-#include "hnsw/hnsw.h"
+#include "graph/graph_index.h"
 
-peri_status pe_hnsw_reach(const peri_index *ix, uint32_t count, uint64_t *reached)
+peri_status pe_graph_reach(const peri_index *ix, uint32_t count, uint64_t *reached)
 {
-    const hnsw *h = hnsw_of(ix);
+    const pe_graph *g = pe_graph_of(ix);
     pe_host *host = (pe_host *)(uintptr_t)&ix->host;
     uint32_t links[PE_DEGREE_MAX + 1];
-    uint64_t entry = hnsw_entry(h);
-    if (entry == HNSW_NO_ENTRY || count == 0)
+    uint64_t entry = pe_graph_entry(g);
+    if (entry == PE_GRAPH_NO_ENTRY || count == 0)
         return PERI_OK;
     uint32_t *queue = pe_alloc(host, count * sizeof *queue);
     if (!queue)
         return PERI_ERR_NOMEM;
-    uint32_t from = pe_layer_slot(&h->layer[entry >> 32], (uint32_t)entry);
+    uint32_t from = pe_layer_slot(&g->layer[entry >> 32], (uint32_t)entry);
     size_t head = 0, tail = 0;
     if (from < count) {
         reached[from / 64] |= (uint64_t)1 << from % 64;
         queue[tail++] = from;
     }
     while (head < tail) {
-        size_t n = pe_layer_copy(&h->layer[0], queue[head++], links);
+        size_t n = pe_layer_copy(&g->layer[0], queue[head++], links);
         for (size_t i = 0; i < n; i++) {
             uint32_t to = links[i];
             uint64_t bit = (uint64_t)1 << to % 64;
@@ -35,7 +35,7 @@ peri_status pe_hnsw_reach(const peri_index *ix, uint32_t count, uint64_t *reache
 
 typedef struct checker {
     const peri_index *ix;
-    const hnsw *h;
+    const pe_graph *g;
     uint64_t faults;
     const uint64_t *free_bits;
 } checker;
@@ -53,7 +53,7 @@ static int is_free(const checker *c, uint32_t slot)
 
 static void check_list(checker *c, unsigned l, uint32_t node, uint32_t nodes)
 {
-    const pe_layer *layer = &c->h->layer[l];
+    const pe_layer *layer = &c->g->layer[l];
     const pe_link *links = pe_layer_links(layer, node);
     uint32_t seen[PE_DEGREE_MAX], n = 0, same = 0;
     for (; n < layer->degree; n++) {
@@ -87,7 +87,7 @@ static void check_list(checker *c, unsigned l, uint32_t node, uint32_t nodes)
 
 static void check_upper(checker *c, unsigned l)
 {
-    const pe_layer *layer = &c->h->layer[l];
+    const pe_layer *layer = &c->g->layer[l];
     uint32_t slots = pe_slots_count(&c->ix->slots);
     for (uint32_t node = 0; node < layer->count; node++) {
         uint32_t slot = pe_layer_slot(layer, node), down = pe_layer_down(layer, node);
@@ -98,8 +98,8 @@ static void check_upper(checker *c, unsigned l)
             continue;
         }
         if (l == 1 ? down != slot
-                   : down >= c->h->layer[l - 1].count ||
-                         pe_layer_slot(&c->h->layer[l - 1], down) != slot)
+                   : down >= c->g->layer[l - 1].count ||
+                         pe_layer_slot(&c->g->layer[l - 1], down) != slot)
             fault(c, "no node of the same slot below", l, node, down);
         check_list(c, l, node, layer->count);
     }
@@ -110,12 +110,13 @@ static void check_upper(checker *c, unsigned l)
 static peri_status check_into(checker *c)
 {
     const peri_index *ix = c->ix;
-    const pe_layer *layer = &c->h->layer[0];
+    const pe_layer *layer = &c->g->layer[0];
     pe_host *host = (pe_host *)(uintptr_t)&ix->host;
     uint32_t count = pe_slots_count(&ix->slots), links[PE_DEGREE_MAX + 1];
-    uint64_t entry = hnsw_entry(c->h);
-    uint32_t entry_slot =
-        entry == HNSW_NO_ENTRY ? PE_NIL : pe_layer_slot(&c->h->layer[entry >> 32], (uint32_t)entry);
+    uint64_t entry = pe_graph_entry(c->g);
+    uint32_t entry_slot = entry == PE_GRAPH_NO_ENTRY
+                              ? PE_NIL
+                              : pe_layer_slot(&c->g->layer[entry >> 32], (uint32_t)entry);
     uint32_t *into = pe_calloc(host, ((size_t)count + 1) * sizeof *into);
     if (!into)
         return PERI_ERR_NOMEM;
@@ -140,22 +141,22 @@ static peri_status check_into(checker *c)
 
 static void check_entry(checker *c)
 {
-    uint64_t entry = hnsw_entry(c->h);
+    uint64_t entry = pe_graph_entry(c->g);
     uint32_t level = (uint32_t)(entry >> 32), node = (uint32_t)entry;
-    if (entry == HNSW_NO_ENTRY) {
+    if (entry == PE_GRAPH_NO_ENTRY) {
         if (pe_slots_live(&c->ix->slots))
             fault(c, "no entry though there are rows", 0, 0, 0);
         return;
     }
-    uint32_t nodes =
-        level ? level < HNSW_LEVELS ? c->h->layer[level].count : 0 : pe_slots_count(&c->ix->slots);
-    if (node >= nodes || pe_layer_slot(&c->h->layer[level], node) == PE_NIL)
+    uint32_t nodes = level ? level < PE_GRAPH_LEVELS ? c->g->layer[level].count : 0
+                           : pe_slots_count(&c->ix->slots);
+    if (node >= nodes || pe_layer_slot(&c->g->layer[level], node) == PE_NIL)
         fault(c, "entry that is not there", level, node, nodes);
 }
 
-peri_status pe_hnsw_check(const peri_index *ix, pe_progress *progress, uint64_t *faults)
+peri_status pe_graph_check(const peri_index *ix, pe_progress *progress, uint64_t *faults)
 {
-    const hnsw *h = hnsw_of(ix);
+    const pe_graph *g = pe_graph_of(ix);
     pe_host *host = (pe_host *)(uintptr_t)&ix->host;
     uint32_t count = pe_slots_count(&ix->slots);
     size_t bytes = ((size_t)count / 64 + 1) * sizeof(uint64_t);
@@ -164,8 +165,8 @@ peri_status pe_hnsw_check(const peri_index *ix, pe_progress *progress, uint64_t 
         return PERI_ERR_NOMEM;
     for (size_t i = 0; i < ix->slots.n_free; i++)
         free_bits[ix->slots.free[i] / 64] |= (uint64_t)1 << ix->slots.free[i] % 64;
-    checker c = {ix, h, 0, free_bits};
-    for (unsigned l = 1; l < HNSW_LEVELS; l++)
+    checker c = {ix, g, 0, free_bits};
+    for (unsigned l = 1; l < PE_GRAPH_LEVELS; l++)
         check_upper(&c, l);
     for (uint32_t slot = 0; slot < count; slot++) {
         if (!is_free(&c, slot))

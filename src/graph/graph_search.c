@@ -1,4 +1,4 @@
-#include "hnsw/hnsw.h"
+#include "graph/graph_index.h"
 
 static void destroy_beam(void *kind)
 {
@@ -40,13 +40,13 @@ static size_t pool_size(const pe_search *s)
     return ef > s->limit ? s->limit : ef;
 }
 
-peri_status pe_hnsw_search(pe_search *s)
+peri_status pe_graph_search(pe_search *s)
 {
     const peri_index *ix = s->ix;
-    const hnsw *h = hnsw_of(ix);
+    const pe_graph *g = pe_graph_of(ix);
     s->n = 0;
-    uint64_t entry = hnsw_entry(h);
-    if (entry == HNSW_NO_ENTRY || s->limit == 0)
+    uint64_t entry = pe_graph_entry(g);
+    if (entry == PE_GRAPH_NO_ENTRY || s->limit == 0)
         return PERI_OK;
     s->by_code = s->query->codes != NULL;
     pe_view view =
@@ -55,9 +55,13 @@ peri_status pe_hnsw_search(pe_search *s)
     pe_beam *b = beam_of(s->scratch);
     if (!b)
         return PERI_ERR_NOMEM;
+    uint32_t from[1 + PE_GRAPH_SEEDS];
+    size_t n_from = 1;
     float key;
-    uint32_t from = pe_hnsw_descend(h, b, &view, point, s->limit, entry, 0, &key);
-    pe_beam_query q = {.layer = &h->layer[0],
+    from[0] = pe_graph_descend(g, b, &view, point, s->limit, entry, 0, &key);
+    if (g->seeds)
+        n_from += g->seeds(ix, s->query->x, s->limit, from + 1);
+    pe_beam_query q = {.layer = &g->layer[0],
                        .limit = s->limit,
                        .view = &view,
                        .point = point,
@@ -65,10 +69,13 @@ peri_status pe_hnsw_search(pe_search *s)
                        .accept = s->accept ? accept_slot : NULL,
                        .accept_ctx = s->accept,
                        .want = s->want,
-                       .entries = &from,
-                       .n_entries = 1};
-    PE_TRY(pe_beam_search(b, &q));
-    if (s->accept) {
+                       .entries = from,
+                       .n_entries = n_from};
+    if (g->layout == PERI_LAYOUT_Q)
+        PE_TRY(pe_quantised_search(b, &g->quantised, &q, s->query->x));
+    else
+        PE_TRY(pe_beam_search(b, &q));
+    if (s->accept || g->layout == PERI_LAYOUT_Q) {
         s->n = b->n_found;
         memcpy(s->scratch->cands, b->found, s->n * sizeof *b->found);
         return PERI_OK;
