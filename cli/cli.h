@@ -26,6 +26,7 @@ int cmd_log(int argc, char **argv);
 int cmd_tensor(int argc, char **argv);
 int cmd_model(int argc, char **argv);
 int cmd_run(int argc, char **argv);
+int cmd_sparse(int argc, char **argv);
 
 /* Print "perigee: ..." to stderr and return CLI_ERROR, or CLI_USAGE. */
 int cli_error(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -88,7 +88,7 @@ static inline void peri_sparse_config_init(peri_sparse_config *c)
 }
 
 /** config and env may be NULL. On failure *out is NULL.
- *  Errors: ERR_ARG, ERR_CONFIG (names the field, its range, the value), ERR_NOMEM. Since 0.2. */
+ *  Errors: ERR_ARG, ERR_CONFIG (names the field, its range, the value), ERR_NOMEM. Since 0.1. */
 PERI_API peri_status peri_sparse_create(peri_sparse **out, const peri_sparse_config *config,
                                         const peri_env *env);
 
@@ -96,13 +96,13 @@ PERI_API peri_status peri_sparse_create(peri_sparse **out, const peri_sparse_con
  * to: what is put lies in the heap, and the file never changes. Everything is verified and proved
  *  before open returns.
  *  Errors: ERR_ARG, ERR_NOT_FOUND, ERR_IO, ERR_FORMAT, ERR_VERSION, ERR_CORRUPT (detail: file and
- *  place), ERR_NOMEM. A failed open leaves the file untouched. Since 0.2. */
+ *  place), ERR_NOMEM. A failed open leaves the file untouched. Since 0.1. */
 PERI_API peri_status peri_sparse_open(peri_sparse **out, const char *path, uint32_t flags,
                                       const peri_env *env, const peri_task *task);
 
 /** Write to `path` by temporary file, fsync and rename: after a crash at any moment the path holds
  *  the former file or the new one, whole. Blocks writers, not readers.
- *  Errors: ERR_ARG, ERR_IO, ERR_NOMEM, ERR_CANCELLED, ERR_FORKED. Since 0.2. */
+ *  Errors: ERR_ARG, ERR_IO, ERR_NOMEM, ERR_CANCELLED, ERR_FORKED. Since 0.1. */
 PERI_API peri_status peri_sparse_save(const peri_sparse *sx, const char *path,
                                       const peri_task *task);
 
@@ -113,29 +113,29 @@ PERI_API void peri_sparse_close(peri_sparse *sx);
  *  work: at worst, once in 8,192 rows, up to 65,536 rows are merged.
  *  Errors: ERR_ARG (a term twice, too many entries), ERR_NONFINITE (a weight that is no number,
  *  infinite, above 2^40 or beyond what is kept), ERR_EXISTS, ERR_NOMEM, ERR_FORKED, ERR_STATE
- *  (read-only or keyed). Since 0.2. */
+ *  (read-only or keyed). Since 0.1. */
 PERI_API peri_status peri_sparse_put(peri_sparse *sx, uint64_t id, const peri_sparse_row *row,
                                      uint32_t flags);
 
 /** Many rows; [0, *n_done) are in, the rest are not; n_done may be NULL. ids may be NULL: numbered
  *  onwards from the highest id seen. An id that stands twice keeps its last row. Searches see them
  *  arrive in blocks of 65,536. Merging runs on task->threads. Errors: as put; all rows are checked
- *  before the first is stored. ERR_CANCELLED. Since 0.2. */
+ *  before the first is stored. ERR_CANCELLED. Since 0.1. */
 PERI_API peri_status peri_sparse_put_many(peri_sparse *sx, const uint64_t *ids,
                                           const peri_sparse_rows *rows, uint32_t flags,
                                           const peri_task *task, size_t *n_done);
 
 /** Hide a row at once; its space comes back by merges. Errors: ERR_NOT_FOUND, ERR_NOMEM,
- * ERR_FORKED, ERR_STATE. Since 0.2. */
+ * ERR_FORKED, ERR_STATE. Since 0.1. */
 PERI_API peri_status peri_sparse_remove(peri_sparse *sx, uint64_t id);
 
 /** The row of an id, as kept, terms ascending: up to `capacity` entries, and in *n how many there
- *  are. Errors: ERR_ARG, ERR_NOT_FOUND. Since 0.2. */
+ *  are. Errors: ERR_ARG, ERR_NOT_FOUND. Since 0.1. */
 PERI_API peri_status peri_sparse_get(const peri_sparse *sx, uint64_t id, uint32_t *terms,
                                      float *weights, size_t capacity, size_t *n);
 
 /** By string key (1..PERI_MAX_KEY_SIZE bytes, any bytes): keyed from the first keyed put on; the
- *  ids are assigned. *id (may be NULL) gets the id. Mixing with put by id: ERR_STATE. Since 0.2. */
+ *  ids are assigned. *id (may be NULL) gets the id. Mixing with put by id: ERR_STATE. Since 0.1. */
 PERI_API peri_status peri_sparse_put_keyed(peri_sparse *sx, peri_slice key,
                                            const peri_sparse_row *row, uint32_t flags,
                                            uint64_t *id);
@@ -157,23 +157,23 @@ PERI_API peri_status peri_sparse_key_of(const peri_sparse *sx, uint64_t id, peri
  *            over the heaviest entries of the rows, and the best rows re-ranked exactly. On data
  * like SPLADE's (45 entries a query) 6 gives about 0.95 of the ten best, 12 about 0.99. rerank rows
  * that approximate search re-ranks; 0 = 3 k + 20 target_recall is ERR_UNSUPPORTED. Errors: ERR_ARG
- * (k is 0, a term twice), ERR_CONFIG, ERR_NONFINITE, ERR_NOMEM. Since 0.2. */
+ * (k is 0, a term twice), ERR_CONFIG, ERR_NONFINITE, ERR_NOMEM. Since 0.1. */
 PERI_API peri_status peri_sparse_search(const peri_sparse *sx, const peri_sparse_row *query,
                                         const peri_query *q, peri_hit *hits, size_t *n_hits);
 
 /** Many queries on task->threads; hits is n x q->k, n_hits is n long. All of them see the same
- *  state. On an error no result counts. Since 0.2. */
+ *  state. On an error no result counts. Since 0.1. */
 PERI_API peri_status peri_sparse_search_many(const peri_sparse *sx, const peri_sparse_rows *queries,
                                              const peri_query *q, const peri_task *task,
                                              peri_hit *hits, size_t *n_hits);
 
 /** Merge what is due whatever its size, give back the space of removed rows where they are a
  *  quarter of a segment or more, and that of keys. Errors: ERR_NOMEM, ERR_CANCELLED (what is done
- *  stays), ERR_FORKED, ERR_STATE. Since 0.2. */
+ *  stays), ERR_FORKED, ERR_STATE. Since 0.1. */
 PERI_API peri_status peri_sparse_maintain(peri_sparse *sx, const peri_task *task);
 
 /** Make one segment of all live rows: no space of removed ones is left, and searches are at their
- *  fastest. Needs as much memory again while it runs. Errors: as maintain. Since 0.2. */
+ *  fastest. Needs as much memory again while it runs. Errors: as maintain. Since 0.1. */
 PERI_API peri_status peri_sparse_compact(peri_sparse *sx, const peri_task *task);
 
 typedef struct peri_sparse_info {
@@ -200,16 +200,16 @@ static inline void peri_sparse_info_init(peri_sparse_info *i)
     i->struct_size = (uint32_t)sizeof *i;
 }
 
-/** Fill *info; struct_size must be set. Since 0.2. */
+/** Fill *info; struct_size must be set. Since 0.1. */
 PERI_API peri_status peri_sparse_get_info(const peri_sparse *sx, peri_sparse_info *info);
 
 /** The ids of all live rows, each once, in no set order: up to `capacity` into ids, and in *n how
- *  many there are in all. Since 0.2. */
+ *  many there are in all. Since 0.1. */
 PERI_API peri_status peri_sparse_ids(const peri_sparse *sx, uint64_t *ids, size_t capacity,
                                      size_t *n);
 
 /** Full structural proof. *n_faults counts what is wrong; the detail names the first. Blocks
- *  writers. Errors: ERR_NOMEM, ERR_CANCELLED, ERR_FORKED; faults are not an error. Since 0.2. */
+ *  writers. Errors: ERR_NOMEM, ERR_CANCELLED, ERR_FORKED; faults are not an error. Since 0.1. */
 PERI_API peri_status peri_sparse_check(const peri_sparse *sx, const peri_task *task,
                                        uint64_t *n_faults);
 

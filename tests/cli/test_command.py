@@ -13,6 +13,7 @@ import harness
 from harness import Case
 
 COMMANDS = ("build", "search", "eval", "info", "check", "convert", "vectors")
+SPARSE = ("build", "search", "info", "check")
 ROWS, DIM, K = 600, 12, 5
 
 
@@ -34,6 +35,10 @@ class Help(Case):
             manual = f.read()
         for name in COMMANDS:
             for word in self.perigee(name, "--help").split():
+                if word.startswith("--"):
+                    self.assertIn("Fl Fl " + word[2:].rstrip(","), manual, name)
+        for name in SPARSE:
+            for word in self.perigee("sparse", name, "--help").split():
                 if word.startswith("--"):
                     self.assertIn("Fl Fl " + word[2:].rstrip(","), manual, name)
         if shutil.which("mandoc"):
