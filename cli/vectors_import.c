@@ -314,7 +314,8 @@ int vectors_delete(int argc, char **argv)
     return code;
 }
 
-static const char *const kind_words[] = {"hnsw", "flat", NULL};
+static const char *const kind_words[] = {"hnsw", "flat", "gwi", "cascade", NULL};
+enum { KIND_HNSW, KIND_FLAT, KIND_GWI };
 
 typedef struct index_args {
     int kind, update, quiet;
@@ -333,8 +334,14 @@ static peri_status build_index(peri_vectors *v, const index_args *a, const peri_
     peri_hnsw_config_init(&config);
     config.m = (uint32_t)a->m;
     config.ef_construction = (uint32_t)a->ef_construction;
-    status = a->kind == 1 ? peri_flat_create(&empty, &info.space, NULL)
-                          : peri_hnsw_create(&empty, &info.space, &config, NULL);
+    if (a->kind == KIND_HNSW)
+        status = peri_hnsw_create(&empty, &info.space, &config, NULL);
+    else if (a->kind == KIND_FLAT)
+        status = peri_flat_create(&empty, &info.space, NULL);
+    else if (a->kind == KIND_GWI)
+        status = peri_gwi_create(&empty, &info.space, NULL, NULL);
+    else
+        status = peri_cascade_create(&empty, &info.space, NULL, NULL);
     return status == PERI_OK ? peri_vectors_build_index(v, empty, task) : status;
 }
 
@@ -343,7 +350,8 @@ int vectors_index(int argc, char **argv)
     index_args a = {0};
     const char *path;
     const arg_option options[] = {
-        {0, "kind", "KIND", "hnsw (default) or flat", ARG_CHOICE, &a.kind, 0, 0, kind_words},
+        {0, "kind", "KIND", "hnsw (default), flat, gwi or cascade", ARG_CHOICE, &a.kind, 0, 0,
+         kind_words},
         {0, "m", "N", "hnsw: links per node, 2 to 256 (16)", ARG_COUNT, &a.m, 2, 256, NULL},
         {0, "ef-construction", "N", "hnsw: candidates kept while building (200)", ARG_COUNT,
          &a.ef_construction, 8, 4096, NULL},
@@ -366,7 +374,7 @@ int vectors_index(int argc, char **argv)
         return done;
     if (a.update && (a.kind || a.m || a.ef_construction))
         return cli_usage("vectors index", "--update goes with no other setting");
-    if (a.kind == 1 && (a.m || a.ef_construction))
+    if (a.kind != KIND_HNSW && (a.m || a.ef_construction))
         return cli_usage("vectors index", "--m and --ef-construction are for --kind hnsw");
     peri_vectors *v = NULL;
     progress bar;

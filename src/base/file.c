@@ -275,16 +275,6 @@ peri_status pe_file_map_at(const pe_file *f, void *addr, size_t n, uint64_t offs
     return rc < 0 ? pe_fail_errno(-rc, "mmap", f->path) : PERI_OK;
 }
 
-void pe_prefault(void *addr, size_t n)
-{
-#if defined(MADV_POPULATE_WRITE)
-    madvise(addr, n, MADV_POPULATE_WRITE); /* Linux 5.14; without it the stores fault one by one */
-#else
-    (void)addr;
-    (void)n;
-#endif
-}
-
 peri_status pe_file_close(pe_file *f)
 {
     if (f->fd < 0)

@@ -22,8 +22,6 @@ peri_status pe_file_sync(const pe_file *f);
 peri_status pe_file_map(const pe_file *f, size_t n, int writable, void **out);
 peri_status pe_file_allocate(const pe_file *f, uint64_t offset, uint64_t n);
 peri_status pe_file_map_at(const pe_file *f, void *addr, size_t n, uint64_t offset, int writable);
-/* Make whole pages of a writable shared mapping ready to be stored to, in one call; a hint. */
-void pe_prefault(void *addr, size_t n);
 void pe_file_unmap(const peri_files *files, void *addr, size_t n);
 /* Closing a written file may report the error of an earlier write: look at the result then. */
 peri_status pe_file_close(pe_file *f);

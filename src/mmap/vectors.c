@@ -43,9 +43,7 @@ static peri_status new_handle(peri_vectors **out, const char *path,
     pe_epoch_init(&v->epoch, &v->host, v);
     v->path = copy_path(&v->host, path, "", &v->path_room);
     v->index_path = copy_path(&v->host, path, ".index", &v->index_path_room);
-    char suffix[48];
-    snprintf(suffix, sizeof suffix, ".%ld.tmp", (long)v->owner);
-    v->temp_path = copy_path(&v->host, path, suffix, &v->temp_path_room);
+    v->temp_path = copy_path(&v->host, path, ".tmp", &v->temp_path_room);
     *out = v;
     return v->path && v->index_path && v->temp_path ? PERI_OK : PERI_ERR_NOMEM;
 }
@@ -192,8 +190,11 @@ peri_status peri_vectors_open(peri_vectors **out, const char *path, uint32_t fla
     status = pe_file_open(&f, v->host.files, path, 0);
     if (status == PERI_OK)
         status = pe_file_close(&f);
-    if (status == PERI_OK && !v->readonly)
+    if (status == PERI_OK && !v->readonly) {
         status = take_lock(v);
+        if (status == PERI_OK)
+            pe_file_unlink(v->host.files, v->temp_path); /* of a compaction that was killed */
+    }
     if (status == PERI_OK)
         status = open_file(v);
     if (status != PERI_OK) {
@@ -209,8 +210,12 @@ peri_status peri_vectors_open(peri_vectors **out, const char *path, uint32_t fla
 static peri_status reopen(peri_vectors *v)
 {
     pe_vgen *fresh;
-    PE_TRY(pe_epoch_reserve(&v->epoch, 2));
     PE_TRY(pe_vgen_open(&fresh, v, 0));
+    peri_status status = pe_epoch_reserve(&v->epoch, 2);
+    if (status != PERI_OK) {
+        pe_vgen_destroy(NULL, fresh, 0);
+        return status;
+    }
     if (memcmp(&fresh->rows.space, &v->space, sizeof v->space) != 0) {
         pe_vgen_destroy(NULL, fresh, 0);
         return pe_fail(PERI_ERR_STATE, "%s: replaced by a file of another space; open it anew",

@@ -54,7 +54,6 @@ static peri_status check_blocks(const pe_vgen *g, pe_progress *progress, uint64_
 static peri_status check_file(peri_vectors *v, pe_progress *progress, uint64_t *faults)
 {
     pe_vgen *g;
-    PE_TRY(pe_epoch_reserve(&v->epoch, 1));
     peri_status status = pe_vgen_open(&g, v, 0);
     if (status == PERI_ERR_CORRUPT || status == PERI_ERR_FORMAT) {
         ++*faults;

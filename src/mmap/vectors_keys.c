@@ -2,8 +2,9 @@
  *
  * Not keys/, though its subject is the same: slots here are dense and never used again, so an array
  * answers "the key of this slot", one table of 8-byte entries "the slot of this key", and what a
- * checkpoint wrote can be adopted where it was read. Inserting costs 40 ns a key at a million
- * against 230, loading 25 against 120; rows of 384 dimensions take 300 to write.
+ * checkpoint wrote can be adopted where it was read. A million keys: inserting takes 95 ns each,
+ * rows of one dimension and all, against 350 for the keys alone; opening 30 against 130. A row of
+ * 384 dimensions takes 400 in all.
  *
  * Invariants:
  *  K1. The bytes of a key never move or change while the generation lives.

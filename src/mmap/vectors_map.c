@@ -4,7 +4,7 @@
 #include "base/checked.h"
 #include "mmap/vectors_parts.h"
 
-enum { EXTENT_MIN = PE_VBLOCK, DOUBLE_TO = 16 << 20, EXTENT_MAX = 256 << 20, PREFAULT = 4 << 20 };
+enum { EXTENT_MIN = PE_VBLOCK, DOUBLE_TO = 16 << 20, EXTENT_MAX = 256 << 20, AHEAD = 4 << 20 };
 #define ADDRESS_SPACE ((uint64_t)1 << 40)
 
 void pe_vmap_ref(pe_vmap *m)
@@ -98,7 +98,6 @@ peri_status pe_vgen_map(pe_vgen *g)
     if (fresh) {
         if (m)
             g->former[g->n_former++] = m;
-        g->prefaulted = 0;
         atomic_store_explicit(&g->map, fresh, memory_order_release);
     }
     atomic_fetch_add_explicit(&g->host->mapped, g->room - had, memory_order_relaxed);
@@ -169,16 +168,24 @@ peri_status pe_vgen_pread(const pe_vgen *g, void *data, size_t n, uint64_t at)
     return PERI_OK;
 }
 
-/* A first store to a page of a file costs microseconds; made ready by the megabyte they cost a
- * tenth of that. */
-void pe_vgen_prefault(pe_vgen *g, uint64_t end)
+/* A store to a page that is not in the page cache yet is a fault that finds, clears and enters one
+ * page; zeros written ahead by large writes bring in many at once and leave a cheap fault. Rows of
+ * 1,536 bytes put one by one: 800 ns each, 1,240 with MADV_POPULATE_WRITE instead, 1,700 with
+ * neither. */
+peri_status pe_vgen_prepare(pe_vgen *g, uint64_t end)
 {
-    uint64_t from = (uint64_t)g->saved * g->stride & ~(uint64_t)(PE_VBLOCK - 1);
-    if (end <= g->prefaulted)
-        return;
-    from = from > g->prefaulted ? from : g->prefaulted;
-    uint64_t to = pe_round_up(end, PREFAULT);
+    uint64_t at = (uint64_t)pe_vgen_count(g) * g->stride;
+    if (end <= g->prepared)
+        return PERI_OK;
+    if (!g->zeros && !(g->zeros = pe_calloc(g->host, PE_VZEROS)))
+        return PERI_ERR_NOMEM;
+    uint64_t to = pe_round_up(end, AHEAD);
     to = to < g->room ? to : g->room;
-    pe_prefault(pe_vgen_mapping(g)->base + from, (size_t)(to - from));
-    g->prefaulted = (size_t)to;
+    for (at = at > g->prepared ? at : g->prepared; at < to;) {
+        size_t n = to - at < PE_VZEROS ? (size_t)(to - at) : PE_VZEROS;
+        PE_TRY(pe_vgen_pwrite(g, g->zeros, n, at));
+        at += n;
+    }
+    g->prepared = to;
+    return PERI_OK;
 }

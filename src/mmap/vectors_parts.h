@@ -1,4 +1,4 @@
-/* The inside of peri_vectors. The file's layout is in vectors_file.c and docs/formats/vectors.md.
+/* The inside of peri_vectors. The file's layout is in vectors_format.h and docs/formats/vectors.md.
  *
  * Words. A slot is a row's number in the file, counted from 0; its id is the file's id base + slot.
  * Row space is the bytes of all rows one after the other, slot s at s * stride; it is cut into
@@ -40,6 +40,7 @@ enum {
     PE_VBLOCK = 1 << PE_VBLOCK_SHIFT,
     PE_VKEY_HEAD = 2,    /* a key in memory and in a frame: its size, its bytes */
     PE_VPIECE = 1 << 20, /* rows go to the file by so many bytes: see vectors_write.c */
+    PE_VZEROS = 1 << 18,
 };
 
 /* ---- address space: vectors_map.c ---- */
@@ -111,7 +112,8 @@ typedef struct pe_vgen {
     uint64_t room;               /* bytes of row space there are extents for */
     uint64_t end;                /* bytes of the file that are spoken for */
     _Atomic uint64_t file_bytes; /* the same, for info */
-    size_t prefaulted;           /* bytes of row space that are ready to be stored to */
+    uint64_t prepared;           /* bytes of row space that are ready to be stored to */
+    unsigned char *zeros;        /* PE_VZEROS of them, NULL until needed */
     uint32_t taking; /* the count that an index takes rows in by; guarded by `building` */
     /* the last checkpoint */
     _Atomic uint64_t sequence;
@@ -171,7 +173,7 @@ peri_status pe_vgen_map(pe_vgen *g);
 peri_status pe_vgen_pwrite(const pe_vgen *g, const void *data, size_t n, uint64_t at);
 peri_status pe_vgen_pread(const pe_vgen *g, void *data, size_t n, uint64_t at);
 /* Make row space ready for stores up to `end`. */
-void pe_vgen_prefault(pe_vgen *g, uint64_t end);
+peri_status pe_vgen_prepare(pe_vgen *g, uint64_t end);
 /* The mapping as a reader inside the epoch sees it. */
 static inline pe_vmap *pe_vgen_mapping(const pe_vgen *g)
 {

@@ -8,6 +8,8 @@
 #include "mmap/vectors_parts.h"
 #include "persist/segment_format.h"
 
+enum { PASSED_WORDS = 4096, READ_AT_ONCE = 16 };
+
 static uint64_t block_seed(const pe_vgen *g, uint64_t begin)
 {
     return pe_mix64(pe_mix64(g->seed ^ PE_FOURCC('r', 'o', 'w', 's')) + begin);
@@ -24,8 +26,6 @@ size_t pe_vgen_blocks(uint64_t begin, uint64_t end)
     return end > begin ? (size_t)(((end - 1) >> PE_VBLOCK_SHIFT) - (begin >> PE_VBLOCK_SHIFT)) + 1
                        : 0;
 }
-
-enum { READ_AT_ONCE = 16 };
 
 peri_status pe_vgen_sum_blocks(const pe_vgen *g, uint64_t begin, uint64_t end, unsigned char *sums)
 {
@@ -58,8 +58,11 @@ peri_status pe_vgen_sum_blocks(const pe_vgen *g, uint64_t begin, uint64_t end, u
 peri_status pe_vgen_reserve_blocks(pe_vgen *g, uint64_t begin, uint64_t end)
 {
     size_t n = atomic_load_explicit(&g->n_blocks, memory_order_relaxed);
+    size_t words = (size_t)(end >> PE_VBLOCK_SHIFT) / 64 + 1;
     PE_TRY(pe_array_reserve(&g->blocks, g->epoch, n + pe_vgen_blocks(begin, end), 0));
-    return pe_array_reserve(&g->passed, g->epoch, (size_t)(end >> PE_VBLOCK_SHIFT) / 64 + 1, 0);
+    /* Readers set bits at any time; one that is set while the words move to a larger array is lost,
+     * and the block verified once more. Room for 16 GiB at once makes that rare. */
+    return pe_array_reserve(&g->passed, g->epoch, words > PASSED_WORDS ? words : PASSED_WORDS, 0);
 }
 
 void pe_vgen_add_blocks(pe_vgen *g, uint64_t begin, uint64_t end, const unsigned char *sums)

@@ -193,6 +193,24 @@ static void reopen(world *w)
     w->now = w->saved;
 }
 
+/* Without a close: what another process would find if this one were killed now. */
+static void look_at_a_copy(world *w)
+{
+    const char *copy = scratch("copy.vectors");
+    blob b = blob_load(w->path);
+    blob_save(copy, b.data, b.size);
+    free(b.data);
+    peri_vectors *v = open_vectors(copy, 0, NULL);
+    check_state(w, v, &w->saved);
+    check_search(w, v, &w->saved, &w->rng);
+    float row[DIM];
+    row_of(3, 1, row);
+    assert_ok(peri_vectors_insert(v, w->keys[3], row, 0, NULL)); /* over what was left behind */
+    assert_ok(peri_vectors_checkpoint(v));
+    assert_vectors_valid(v);
+    peri_vectors_close(v);
+}
+
 static void refresh(world *w)
 {
     if (!w->reader)
@@ -215,6 +233,8 @@ static void step(world *w)
         w->saved = w->now;
     } else if (dice < 88) {
         reopen(w);
+    } else if (dice < 90) {
+        look_at_a_copy(w);
     } else if (dice < 92) {
         change_index(w);
     } else if (dice < 94) {

@@ -152,6 +152,43 @@ static void keys_are_walked_in_the_order_of_ids(void **state)
     peri_vectors_close(v);
 }
 
+static void the_widest_rows_and_longest_keys_fit(void **state)
+{
+    (void)state;
+    enum { WIDE = 65535, N = 40 };
+    static char text[N][PERI_MAX_KEY_SIZE];
+    static float row[WIDE];
+    const char *path = scratch("wide.vectors");
+    peri_slice keys[N];
+    float *rows = calloc((size_t)N * WIDE, sizeof *rows);
+    for (size_t i = 0; i < N; i++) {
+        memset(text[i], (int)(i + 1), sizeof text[i]);
+        keys[i] = (peri_slice){text[i], sizeof text[i]};
+        rows[i * WIDE + i] = rows[(i + 1) * WIDE - 1] = (float)i + 1;
+    }
+    for (uint16_t metric = PERI_METRIC_L2; metric <= PERI_METRIC_COSINE; metric += 2) {
+        peri_vectors *v = make_vectors(path, WIDE, metric, 0, NULL);
+        assert_ok(peri_vectors_insert_batch(v, N - 1, keys, rows, 0, NULL));
+        assert_ok(peri_vectors_insert(v, keys[N - 1], rows + (N - 1) * WIDE, 0, NULL));
+        assert_ok(peri_vectors_checkpoint(v));
+        peri_vectors_close(v);
+        v = open_vectors(path, 0, NULL);
+        for (size_t i = 0; i < N; i++) {
+            assert_ok(peri_vectors_get(v, keys[i], row, NULL));
+            assert_true(fabsf(row[i] - (float)i - 1) < 1e-4f && row[N + 1] == 0);
+        }
+        peri_query q = query_of(1);
+        peri_hit hit;
+        size_t n;
+        assert_ok(peri_vectors_search(v, rows + 7 * WIDE, &q, &hit, &n));
+        assert_int_equal(hit.id, 7);
+        assert_vectors_valid(v);
+        peri_vectors_close(v);
+    }
+    unlink(path);
+    free(rows);
+}
+
 /* ---- growth and views ---- */
 
 static void rows_do_not_move_while_the_file_grows(void **state)
@@ -457,7 +494,7 @@ static void a_second_writer_is_told_who_the_first_is(void **state)
     const char *path = scratch("lock.vectors");
     peri_vectors *v = make_vectors(path, 2, PERI_METRIC_L2, 0, NULL), *w;
     char text[64];
-    snprintf(text, sizeof text, "process %ld ", (long)getpid());
+    snprintf(text, sizeof text, "process %ld", (long)getpid());
     assert_status(PERI_ERR_BUSY, peri_vectors_open(&w, path, 0, NULL, NULL));
     assert_detail(text);
     assert_null(w);
@@ -717,6 +754,7 @@ int main(void)
         cmocka_unit_test(what_was_not_checkpointed_is_gone_whole),
         cmocka_unit_test(update_delete_and_batches_with_twins),
         cmocka_unit_test(keys_are_walked_in_the_order_of_ids),
+        cmocka_unit_test(the_widest_rows_and_longest_keys_fit),
         cmocka_unit_test(rows_do_not_move_while_the_file_grows),
         cmocka_unit_test(a_view_keeps_what_was_updated_deleted_and_compacted),
         cmocka_unit_test(search_is_exact_with_and_without_an_index),
