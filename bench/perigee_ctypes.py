@@ -208,7 +208,7 @@ class Index:
 
 def compare_with_headers(include):
     """Names of mirrored fields that do not lie where the headers put them."""
-    lines = ["#include <stdio.h>", "#include <stddef.h>", '#include "perigee/index.h"', "int main(void) {"]
+    lines = ["#include <stdio.h>", "#include <stddef.h>", '#include "perigee/perigee.h"', "int main(void) {"]
     mine = {}
     for name, mirror in MIRRORED.items():
         lines.append(f'printf("{name} %zu\\n", sizeof({name}));')

@@ -11,16 +11,17 @@ import bench_common as common
 import builds
 import curves
 import flat
+import text as full_text
 import vector_files
 from peers import PEERS, Hnswlib
 from perigee_ctypes import Library, compare_with_headers
 
-PARTS = ("curves", "build", "memory", "open", "flat", "mmap")
+PARTS = ("curves", "build", "memory", "open", "flat", "mmap", "text")
 # Parts that bring their own data: measured once, not for each set.
-ALONE = {"mmap": vector_files}
+ALONE = {"mmap": vector_files, "text": full_text}
 TITLES = {"curves": "Queries/s at equal recall@10, one thread", "build": "Build time and quality, two threads",
           "memory": "Memory", "open": "Opening a saved index", "flat": "Exact search",
-          "mmap": "Vector files"}
+          "mmap": "Vector files", "text": "Full text"}
 
 
 def arguments():

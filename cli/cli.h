@@ -20,6 +20,7 @@ int cmd_eval(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_convert(int argc, char **argv);
+int cmd_text(int argc, char **argv);
 int cmd_vectors(int argc, char **argv);
 int cmd_log(int argc, char **argv);
 int cmd_tensor(int argc, char **argv);

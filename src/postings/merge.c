@@ -93,6 +93,12 @@ static void put_value(maker *k, float real, uint32_t count)
         ((int16_t *)k->values)[k->posting] = (int16_t)lrintf(real * k->steps);
         real = k->step * ((int16_t *)k->values)[k->posting];
         break;
+    case PE_ENC_U4:
+        if (k->posting % 2)
+            ((uint8_t *)k->values)[k->posting / 2] |= (uint8_t)(count << 4);
+        else
+            ((uint8_t *)k->values)[k->posting / 2] = (uint8_t)count;
+        break;
     case PE_ENC_U8:
         ((uint8_t *)k->values)[k->posting] = (uint8_t)count;
         break;
@@ -245,13 +251,12 @@ static void finish_plan(const merge *m, maker *k)
         p->encoding = PE_ENC_I16;
         p->exponent = (int8_t)exponent_for(k->largest, k->exponent);
     } else {
-        p->encoding = k->largest > UINT8_MAX ? PE_ENC_U16 : PE_ENC_U8;
+        p->encoding = k->largest > UINT8_MAX ? PE_ENC_U16 : k->largest > 15 ? PE_ENC_U8 : PE_ENC_U4;
     }
     p->posting = k->posting;
     p->run = k->run;
     p->position = k->position;
-    /* Each list begins at an even byte. */
-    p->value = p->encoding == PE_ENC_U8 ? k->posting + k->posting % 2 : 2 * k->posting;
+    p->value = pe_value_bytes(p->encoding, k->posting);
 }
 
 static void merge_term(merge *m, uint32_t t, unsigned worker)
@@ -274,8 +279,7 @@ static void merge_term(merge *m, uint32_t t, unsigned worker)
         k.locals = (uint16_t *)c[pe_set_column(m->set, PE_COL_LOCALS)].data + at->posting;
         unsigned char *values = c[pe_set_column(m->set, PE_COL_VALUES)].data;
         k.values = values + at->value;
-        if (m->plans[t + 1].value - at->value > n && at->encoding == PE_ENC_U8)
-            values[m->plans[t + 1].value - 1] = 0;
+        values[m->plans[t + 1].value - 1] = 0; /* may be filling */
         if (m->set == PE_SET_ALL && c[PE_COL_POS_RUNS].data) {
             k.run_positions = (uint32_t *)c[PE_COL_POS_RUNS].data + at->run;
             k.positions = (unsigned char *)c[PE_COL_POSITIONS].data + at->position;

@@ -303,9 +303,10 @@ static void each_section_is_proved(void **state)
                                  .arg = &files[i],
                                  .reseal = 1,
                                  .seed = 3000 + s};
-            const struct corrupt_part part = {reseal_get(entry + 8, 8), reseal_get(entry + 16, 8)};
-            plan.parts = part.size ? &part : NULL;
-            plan.n_parts = part.size > 0;
+            const struct corrupt_part section = {reseal_get(entry + 8, 8),
+                                                 reseal_get(entry + 16, 8)};
+            plan.parts = &section;
+            plan.n_parts = 1;
             corrupt_result r = corrupt_run(&plan, CORRUPT_BYTES, corrupt_scale(200));
             bad += r.crashed + r.hung + r.touched;
             refused += r.refused;
