@@ -124,7 +124,7 @@ static void destroy(peri_index *ix)
             pe_gwi_free_list(ix, gwi_list_of(t->well[i]), 0);
             pe_free(&ix->host, t->well[i], sizeof *t->well[i]);
         }
-    pe_gwi_free_tree(&ix->host, t);
+    pe_gwi_free_tree(&ix->host, t, NULL);
     pe_array_destroy(&g->blocks);
     pe_array_destroy(&g->centres);
     pe_array_destroy(&g->where);

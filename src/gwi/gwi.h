@@ -29,7 +29,7 @@
 #include "rows/bitcode.h"
 
 enum {
-    GWI_BEAM = 10,       /* groups whose wells a row is measured against */
+    GWI_BEAM = 4,        /* groups whose wells a row is measured against */
     GWI_LEAST_ROWS = 48, /* rows of a well that are worth one */
     GWI_MOST_WELLS = 1 << 20,
     GWI_PIECE_BYTES = 16 << 20, /* of rotated rows at a time, in a batch */
@@ -52,7 +52,16 @@ typedef struct gwi_well {
     uint32_t index;  /* its place in the tree */
 } gwi_well;
 
-/* One allocation of `bytes`. */
+/* The centres of a group's wells as codes relative to the group's own: blocks as in a well, lane
+ * for lane in the order of the wells. A query ranks thousands of wells by these and measures a few
+ * dozen. One allocation of `bytes`. */
+typedef struct gwi_codes {
+    size_t bytes;
+    unsigned char *block; /* pe_gwi_code_stride apart */
+} gwi_codes;
+
+/* One allocation of `bytes`, and the codes, which trees share for groups that they have in common.
+ */
 typedef struct gwi_tree {
     size_t bytes;
     uint32_t n_groups, n_wells;
@@ -62,6 +71,7 @@ typedef struct gwi_tree {
     uint32_t *centre;  /* of each well, and its squared norm: as in the well itself */
     float *norm;
     gwi_well **well;
+    gwi_codes **codes; /* of each group */
 } gwi_tree;
 
 /* A stack of numbers free to be used again. */
@@ -139,7 +149,15 @@ peri_status pe_gwi_setup(peri_index *ix);
 /* ---- gwi_tree.c ---- */
 
 gwi_tree *pe_gwi_new_tree(pe_host *host, uint32_t groups, uint32_t wells);
-void pe_gwi_free_tree(pe_host *host, gwi_tree *t);
+/* Free a tree that no reader has, with the codes that `kept` (may be NULL) does not share. */
+void pe_gwi_free_tree(pe_host *host, gwi_tree *t, const gwi_tree *kept);
+/* Make the codes of groups that have none; the tree is numbered. Errors: ERR_NOMEM. */
+peri_status pe_gwi_encode_groups(peri_index *ix, gwi_tree *t);
+/* Bytes from one block of centres' codes to the next. */
+static inline size_t pe_gwi_code_stride(const gwi *g)
+{
+    return (g->entries_at + PE_ALIGN - 1) / PE_ALIGN * PE_ALIGN;
+}
 /* The group of a well. */
 uint32_t pe_gwi_group_of(const gwi_tree *t, uint32_t well);
 /* `old` without one well (PE_NO_SLOT: none) and with `n` more in a group; a group that is left
@@ -148,7 +166,8 @@ gwi_tree *pe_gwi_tree_with(pe_host *host, const gwi_tree *old, uint32_t without,
                            gwi_well *const *more, uint32_t n);
 /* Tell the wells of a tree their places in it, and it their centres and norms. */
 void pe_gwi_number(gwi_tree *t);
-/* Make it the tree; the former one is retired (room for one retirement is reserved). */
+/* Make it the tree; the former one is retired with the codes that went out of use (room for four
+ * retirements is reserved). */
 void pe_gwi_publish(peri_index *ix, gwi_tree *t);
 /* A new well around a centre that lies in a fresh record; it has no list yet. Errors: ERR_NOMEM. */
 peri_status pe_gwi_new_well(peri_index *ix, const float *centre, gwi_well **out);

@@ -41,12 +41,14 @@ peri_status pe_gwi_merge(peri_index *ix, gwi_well *w)
         return PERI_ERR_NOMEM;
     }
     pe_gwi_number(t);
-    peri_status status = move_rows(ix, w, t, slots);
+    peri_status status = pe_gwi_encode_groups(ix, t);
+    if (status == PERI_OK)
+        status = move_rows(ix, w, t, slots);
     pe_free(&ix->host, slots, n * sizeof *slots);
     if (status != PERI_OK) {
         for (uint32_t i = 0; i < old->n_wells; i++)
             old->well[i]->index = i;
-        pe_gwi_free_tree(&ix->host, t);
+        pe_gwi_free_tree(&ix->host, t, old);
         return status;
     }
     pe_gwi_publish(ix, t);

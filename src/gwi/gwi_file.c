@@ -273,6 +273,7 @@ static peri_status read_wells(peri_index *ix, pe_segr *r, counts c, gwi_tree *t,
     for (uint32_t i = 0; i < c.wells; i++)
         t->well[i]->norm = norm_of(g, c.groups + i);
     pe_gwi_number(t);
+    PE_TRY(pe_gwi_encode_groups(ix, t));
     return read_lanes(ix, r, t);
 }
 

@@ -82,6 +82,7 @@ static gwi_tree *tree_of_halves(pe_host *host, const gwi_tree *old, uint32_t gro
         for (uint32_t side = 0; side < (i == group ? 2 : 1); side++) {
             t->group[made] = i == group ? record[side] : old->group[i];
             t->group_norm[made] = i == group ? norm[side] : old->group_norm[i];
+            t->codes[made] = i == group ? NULL : old->codes[i];
             t->first[made++] = at;
             for (uint32_t w = first; w < old->first[i + 1]; w++)
                 if (i != group || h->side[w - first] == side)
@@ -90,6 +91,20 @@ static gwi_tree *tree_of_halves(pe_host *host, const gwi_tree *old, uint32_t gro
     }
     t->first[made] = at;
     return t;
+}
+
+/* Number a tree and make its codes; on failure it is freed and the published one numbered again. */
+static peri_status encode(peri_index *ix, gwi_tree *t)
+{
+    const gwi_tree *old = gwi_tree_of(gwi_of(ix));
+    pe_gwi_number(t);
+    peri_status status = pe_gwi_encode_groups(ix, t);
+    if (status == PERI_OK)
+        return status;
+    for (uint32_t i = 0; i < old->n_wells; i++)
+        old->well[i]->index = i;
+    pe_gwi_free_tree(&ix->host, t, old);
+    return status;
 }
 
 static peri_status split_group_into(peri_index *ix, uint32_t group, halves *h)
@@ -110,6 +125,8 @@ static peri_status split_group_into(peri_index *ix, uint32_t group, halves *h)
     gwi_tree *t = NULL;
     if (status == PERI_OK) {
         t = tree_of_halves(&ix->host, old, group, h, record, norm);
+        if (t && encode(ix, t) != PERI_OK)
+            t = NULL;
         if (!t)
             pe_gwi_drop_centre(g, record[1]);
     }
@@ -191,6 +208,8 @@ static peri_status split_into(peri_index *ix, gwi_well *w, halves *h, uint32_t *
     }
     if (status == PERI_OK)
         t = pe_gwi_tree_with(&ix->host, old, w->index, pe_gwi_group_of(old, w->index), side, 2);
+    if (t && encode(ix, t) != PERI_OK)
+        t = NULL;
     if (!t) {
         set_where(g, w, slots, h->n);
         pe_gwi_drop_well(ix, side[0]);

@@ -286,7 +286,7 @@ static void fell(peri_index *ix, gwi_tree *tree)
         pe_gwi_drop_well(ix, tree->well[i]);
     for (uint32_t i = 0; i < tree->n_groups; i++)
         pe_gwi_drop_centre(g, tree->group[i]);
-    pe_gwi_free_tree(&ix->host, tree);
+    pe_gwi_free_tree(&ix->host, tree, NULL);
     for (uint32_t slot = 0, n = pe_slots_count(&ix->slots); slot < n; slot++)
         atomic_store_explicit(gwi_where(g, slot), 0, memory_order_relaxed);
 }
@@ -296,9 +296,10 @@ static peri_status grow_tree(trainer *t, gwi_tree **tree)
     PE_TRY(take_sample(t));
     PE_TRY(train_levels(t));
     PE_TRY(plant(t, tree));
+    PE_TRY(pe_gwi_encode_groups(t->ix, *tree));
     size_t done = 0;
     PE_TRY(pe_gwi_add(t->ix, *tree, t->waiting, t->n_waiting, t->workers, &done));
-    return pe_epoch_reserve(&t->ix->epoch, 1);
+    return pe_epoch_reserve(&t->ix->epoch, 4);
 }
 
 static void settle_all(peri_index *ix)
