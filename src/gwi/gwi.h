@@ -46,10 +46,11 @@ typedef struct gwi_well {
     float norm;      /* squared, of the centre */
     _Atomic(gwi_list *) list;
     /* The writer's: */
-    uint32_t rows;   /* lanes whose row is not removed */
-    uint32_t lanes;  /* in use */
-    uint32_t stable; /* not to be split below this many rows: it could not be divided */
-    uint32_t index;  /* its place in the tree */
+    uint32_t rows;         /* lanes whose row is not removed */
+    uint32_t lanes;        /* in use */
+    uint32_t stable;       /* not to be split below this many rows: it could not be divided */
+    uint32_t index;        /* its place in the tree */
+    struct gwi_well *heir; /* takes its place in the tree under way; else NULL */
 } gwi_well;
 
 /* The centres of a group's wells as codes relative to the group's own: blocks as in a well, lane
@@ -160,8 +161,8 @@ static inline size_t pe_gwi_code_stride(const gwi *g)
 }
 /* The group of a well. */
 uint32_t pe_gwi_group_of(const gwi_tree *t, uint32_t well);
-/* `old` without one well (PE_NO_SLOT: none) and with `n` more in a group; a group that is left
- * without wells goes. NULL: no memory. */
+/* `old` without one well (PE_NO_SLOT: none), with `n` more in a group and heirs in the place of the
+ * wells that have one; a group that is left without wells goes. NULL: no memory. */
 gwi_tree *pe_gwi_tree_with(pe_host *host, const gwi_tree *old, uint32_t without, uint32_t group,
                            gwi_well *const *more, uint32_t n);
 /* Tell the wells of a tree their places in it, and it their centres and norms. */

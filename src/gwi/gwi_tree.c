@@ -105,7 +105,7 @@ gwi_tree *pe_gwi_tree_with(pe_host *host, const gwi_tree *old, uint32_t without,
         t->first[made++] = at;
         for (uint32_t w = old->first[i]; w < old->first[i + 1]; w++)
             if (w != without)
-                t->well[at++] = old->well[w];
+                t->well[at++] = old->well[w]->heir ? old->well[w]->heir : old->well[w];
         for (uint32_t j = 0; i == group && j < n; j++)
             t->well[at++] = more[j];
     }
