@@ -81,7 +81,7 @@ static uint32_t mean_rows(const peri_index *ix)
 
 uint32_t pe_gwi_most_rows(const peri_index *ix)
 {
-    return 2 * mean_rows(ix);
+    return mean_rows(ix) * 3 / 2;
 }
 
 uint32_t pe_gwi_least_rows(const peri_index *ix)

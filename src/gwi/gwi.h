@@ -95,7 +95,8 @@ typedef struct gwi {
     gwi_well **by_centre; /* the well of a centre record, or NULL */
     size_t by_centre_room;
     _Atomic(gwi_tree *) tree; /* NULL until trained */
-    uint64_t planned;         /* rows that the training counted on */
+    uint64_t planned;         /* rows that wells are sized for, at least */
+    uint64_t trained;         /* rows that the last training counted on */
     size_t entries_at;        /* in a block */
     /* For one row at a time: rotated row, room to rotate in, symbols, levels. */
     float *one_row, *one_tmp;
@@ -226,6 +227,8 @@ void pe_gwi_abandon(peri_index *ix, gwi_append *a);
 int pe_gwi_clear_lane(const gwi *g, gwi_well *w, uint32_t slot);
 /* The slots of a well's rows; room for w->rows. Returns how many. */
 uint32_t pe_gwi_slots_of(const gwi *g, const gwi_well *w, uint32_t *slots);
+/* Set where[] of its rows. */
+void pe_gwi_claim(const gwi *g, const gwi_well *w);
 /* Close the gaps of removed rows. Errors: ERR_NOMEM (nothing changed). */
 peri_status pe_gwi_compact(peri_index *ix, gwi_well *w);
 /* Give the blocks of a list back at once (no reader has it). */
@@ -234,8 +237,8 @@ gwi_list *pe_gwi_new_list(pe_host *host, uint32_t room);
 
 /* ---- phases ---- */
 
-/* Make a tree for `planned` rows from a sample of the n rows given and of the rows that wait, put
- * those that wait into its wells and publish it. */
+/* Make a tree for `planned` rows from a sample of the n rows given and of the rows that are in, put
+ * these into its wells and publish it; a former tree goes with its wells. */
 peri_status pe_gwi_train(peri_index *ix, const float *rows, size_t n, uint64_t planned,
                          pe_progress *progress, unsigned workers);
 /* Add rows to the wells of a tree, published or not; *done tells the prefix that is in. */

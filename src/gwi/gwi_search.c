@@ -89,6 +89,7 @@ typedef struct scan {
     pe_topk top; /* estimated keys */
     float most;  /* of a range search, as an estimate */
     float norm;  /* of the query, squared */
+    float blur;  /* what the rounding of the tables may do to a dot product */
     const uint64_t *marks;
 } scan;
 
@@ -249,7 +250,8 @@ static peri_status keep_rows(scan *c, uint32_t below, const _Atomic uint32_t *en
         uint32_t slot = atomic_load_explicit(&entry[lane], memory_order_relaxed);
         if (slot >= c->s->limit || (c->s->accept && !pe_accept_slot(c->s->accept, slot)))
             continue;
-        d->found[d->n_found++] = (kept){key[lane] - how->slack * how->error[lane], slot};
+        d->found[d->n_found++] =
+            (kept){key[lane] - how->slack * how->error[lane] + how->blur * how->scale[lane], slot};
         if (key[lane] < pe_topk_bound(&c->top))
             pe_topk_push(&c->top, (pe_cand){key[lane], slot});
     }
@@ -294,7 +296,8 @@ static peri_status scan_well(scan *c, pe_cand at)
     pe_scan how = {.base = b->ip ? at.d : apart2,
                    .offset = c->query.offset,
                    .step = c->query.step,
-                   .slack = SLACK * sqrtf(apart2)};
+                   .slack = SLACK * sqrtf(apart2),
+                   .blur = c->blur};
     for (uint32_t i = 0; i < n; i++) {
         unsigned char *block =
             pe_array_at(&g->blocks, atomic_load_explicit(&l->block[i], memory_order_acquire));
@@ -377,6 +380,9 @@ peri_status pe_gwi_search(pe_search *s)
     pe_bitcode_rotate(b, s->scratch->query, d->query, d->tmp);
     c.norm = -b->kernels->dist[PE_OP_DOT][PE_ELEM_F32].one(d->query, d->query, b->width);
     c.query = pe_bitcode_query(b, d->query, d->luts, d->p);
+    /* Each table is off by an even distribution one step wide. Little, unless rows lie close
+     * together and far from the origin. */
+    c.blur = SLACK * c.query.step * sqrtf((float)b->groups / 12);
     size_t n = 0;
     PE_TRY(choose_wells(&c, probes_of(s, t), &n));
     PE_TRY(pe_grow(d->host, &d->heap, &d->heap_room, s->want, sizeof *d->heap));
