@@ -137,6 +137,7 @@ static void destroy(peri_index *ix)
     pe_free(&ix->host, g->one_symbols, g->bitcode.groups);
     pe_free(&ix->host, g->one_room, g->bitcode.width);
     pe_free(&ix->host, g->one_keys, g->one_keys_room * sizeof *g->one_keys);
+    pe_gwi_free_rooms(ix);
     pe_bitcode_destroy(&g->bitcode);
 }
 

@@ -35,6 +35,8 @@ enum {
     GWI_PIECE_BYTES = 16 << 20, /* of rotated rows at a time, in a batch */
 };
 
+enum { GWI_ROOM_ROWS, GWI_ROOM_ROUTE, GWI_ROOMS };
+
 typedef struct gwi_list {
     uint32_t room;
     _Atomic uint32_t n;
@@ -103,6 +105,10 @@ typedef struct gwi {
     uint8_t *one_symbols, *one_room;
     float *one_keys;
     size_t one_keys_room;
+    /* Kept from piece to piece of a large batch: pages that go back and come again are cleared each
+     * time, which was a third of an insert. */
+    void *room[GWI_ROOMS];
+    size_t room_bytes[GWI_ROOMS];
 } gwi;
 
 extern const pe_kind pe_gwi_kind;
@@ -234,6 +240,10 @@ peri_status pe_gwi_compact(peri_index *ix, gwi_well *w);
 /* Give the blocks of a list back at once (no reader has it). */
 void pe_gwi_free_list(peri_index *ix, gwi_list *l, int with_blocks);
 gwi_list *pe_gwi_new_list(pe_host *host, uint32_t room);
+
+/* Memory of at least so many bytes that is the caller's until it asks again; NULL: none left. */
+void *pe_gwi_room(peri_index *ix, int which, size_t bytes);
+void pe_gwi_free_rooms(peri_index *ix);
 
 /* ---- phases ---- */
 

@@ -119,5 +119,6 @@ peri_status pe_gwi_maintain(peri_index *ix, pe_progress *progress, unsigned work
     if (t ? live / 2 >= g->trained && live >= MORE * t->n_wells : live >= g->train_rows)
         return pe_gwi_train(ix, NULL, 0, live, progress, workers);
     g->planned = live; /* what there is counts now, not what once was expected */
+    pe_gwi_free_rooms(ix);
     return t ? even_out(ix, progress) : PERI_OK;
 }

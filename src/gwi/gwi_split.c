@@ -9,7 +9,7 @@
 
 #include <math.h>
 
-enum { SPLIT_ROUNDS = 6, NEIGHBOURS = 12 };
+enum { SPLIT_ROUNDS = 6, NEIGHBOURS = 6 };
 
 /* ---- groups ---- */
 

@@ -351,6 +351,7 @@ peri_status pe_gwi_train(peri_index *ix, const float *rows, size_t n, uint64_t p
     if (status == PERI_OK)
         status = grow_tree(&t, &tree);
     free_trainer(&t, count);
+    pe_gwi_free_rooms(ix);
     if (status != PERI_OK) {
         fell(ix, tree);
         return status;
