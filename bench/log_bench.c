@@ -386,8 +386,9 @@ static const engine engines[] = {
     {"synadb", 50, syna_open, nothing, syna_put, syna_get, nothing, syna_close},
 };
 enum { ENGINES = sizeof engines / sizeof *engines };
-/* All but `perigee memory`, which is the same engine when it is read. */
-static const int readers[] = {0, 2, 3, 4, 5};
+/* Reads: ours as LMDB and SQLite load, without a system call for each put. The kernel then keeps
+ * the file in larger pages, which reads feel. */
+static const int readers[] = {1, 2, 3, 4, 5};
 enum { READERS = sizeof readers / sizeof *readers };
 static int n_engines, n_readers; /* without SynaDB where it is not to be had */
 
