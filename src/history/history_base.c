@@ -165,5 +165,5 @@ peri_status pe_base_find(const pe_history *h, const pe_view *v, peri_slice key, 
 {
     pe_table t = {(pe_slot *)(uintptr_t)v->base->slots, v->base->mask, 0, NULL};
     pe_slot *slot;
-    return pe_table_find(h, v, &t, pe_history_hash(h, key), key, &slot, out);
+    return pe_table_find(h, v, &t, pe_history_hash(h, key), key, 1, &slot, out);
 }

@@ -136,8 +136,11 @@ uint64_t pe_history_hash(const pe_history *h, peri_slice key);
 peri_status pe_table_create(pe_table **out, pe_host *host, uint64_t keys);
 void pe_table_free(pe_table *t, pe_host *host);
 /* The slot of a key, or the empty one where it would go; NULL only when a damaged table is full. */
+/* verify 0: the version that is found is within bounds and of that key, its checksum is not looked
+ * at; a put needs no more of it than its depth, and a value of a kilobyte is sixteen lines of cache
+ * to hash. */
 peri_status pe_table_find(const pe_history *h, const pe_view *v, const pe_table *t, uint64_t hash,
-                          peri_slice key, pe_slot **slot, pe_version *newest);
+                          peri_slice key, int verify, pe_slot **slot, pe_version *newest);
 /* Make room for n more keys; may replace the view. */
 peri_status pe_history_reserve_keys(pe_history *h, uint64_t n);
 /* Put a slot into a table that nobody sees yet. */
@@ -150,7 +153,8 @@ size_t pe_op_put(unsigned char *b, uint64_t seed, uint64_t offset, const pe_vers
 /* Read one within `room` bytes: bounds only. 0 = it makes no sense. *size: to the next one. */
 int pe_op_get(const unsigned char *b, uint64_t room, pe_version *v, uint64_t *size);
 int pe_op_verify(const unsigned char *b, uint64_t seed, uint64_t offset);
-/* The version at a place, verified. */
+/* The version at a place, verified, or only within bounds. */
+peri_status pe_view_peek(const pe_history *h, const pe_view *v, uint64_t place, pe_version *out);
 peri_status pe_view_version(const pe_history *h, const pe_view *v, uint64_t place, pe_version *out);
 /* Its key alone. verify 0: within bounds only, for a place that has just been verified. */
 peri_status pe_view_key(const pe_history *h, const pe_view *v, uint64_t place, int verify,

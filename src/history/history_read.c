@@ -52,7 +52,7 @@ peri_status pe_read_head(pe_read *r, peri_slice key, pe_version *out)
     if (key.size == 0 || key.size > PE_KEY_MAX || !key.data)
         return pe_fail(PERI_ERR_ARG, "a key of %zu bytes, expected 1 to %d", key.size, PE_KEY_MAX);
     return pe_table_find(r->history, r->view, r->view->table, pe_history_hash(r->history, key), key,
-                         &slot, out);
+                         1, &slot, out);
 }
 
 peri_status pe_read_former(pe_read *r, pe_version *v)

@@ -165,6 +165,17 @@ peri_status pe_view_version(const pe_history *h, const pe_view *v, uint64_t plac
     return PERI_OK;
 }
 
+peri_status pe_view_peek(const pe_history *h, const pe_view *v, uint64_t place, pe_version *out)
+{
+    spot s;
+    uint64_t size;
+    PE_TRY(find_spot(h, v, place, &s));
+    if (!pe_op_get(s.b, s.room, out, &size))
+        return damaged(&s, "no version is here");
+    out->place = place;
+    return PERI_OK;
+}
+
 peri_status pe_view_key(const pe_history *h, const pe_view *v, uint64_t place, int verify,
                         peri_slice *key)
 {

@@ -110,7 +110,8 @@ static peri_status look_up(pe_history *h, const pe_view *v, const pe_write *w, s
         op->depth = former->depth + 1;
         return PERI_OK;
     }
-    peri_status status = pe_table_find(h, v, v->table, p->hash, w[i].key, &p->slot, &newest);
+    peri_status status = pe_table_find(h, v, v->table, p->hash, w[i].key, w[i].kind == PE_OP_DELETE,
+                                       &p->slot, &newest);
     if (status == PERI_OK) {
         op->prev = newest.place;
         op->depth = newest.depth + 1 ? newest.depth + 1 : UINT32_MAX;
