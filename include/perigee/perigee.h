@@ -10,7 +10,7 @@
 #include "perigee/run.h"
 #include "perigee/space.h"
 #include "perigee/sparse.h"
-#include "perigee/vectors.h"
-#include "perigee/text.h"
 #include "perigee/tensor.h"
+#include "perigee/text.h"
+#include "perigee/vectors.h"
 #endif

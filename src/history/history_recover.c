@@ -26,7 +26,7 @@ peri_status pe_history_apply(void *history, const pe_jrecord *r)
 {
     pe_history *h = history;
     if (!pe_view_file(atomic_load(&h->view), r->file->number))
-        PE_TRY(pe_history_renew_view(h));
+        PE_TRY(pe_files_extend(h));
     uint64_t keys = 0, live = 0;
     for (uint64_t at = 0, step; at < r->size; at += step) {
         pe_version op;

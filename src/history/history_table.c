@@ -88,7 +88,7 @@ peri_status pe_history_reserve_keys(pe_history *h, uint64_t n)
         return PERI_OK;
     PE_TRY(pe_epoch_reserve(&h->epoch, 2));
     PE_TRY(pe_table_create(&t, &h->host, (keys + n) * 2));
-    peri_status status = pe_view_create(h, t, v->base, 0, &next);
+    peri_status status = pe_view_create(h, t, v->base, v->files, &next);
     if (status != PERI_OK) {
         pe_table_free(t, &h->host);
         return status;

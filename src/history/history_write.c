@@ -214,7 +214,7 @@ static peri_status write_locked(pe_history *h, const pe_write *w, size_t n, uint
     }
     PE_TRY(pe_journal_reserve(h->journal, room, &payload, &offset, &f));
     if (h->files_version != h->journal->files_version) {
-        PE_TRY(pe_history_renew_view(h));
+        PE_TRY(pe_files_extend(h));
         pe_epoch_reclaim(&h->epoch);
     }
     PE_TRY(reserve_scratch(h, n));
