@@ -50,8 +50,8 @@ enum {
 /* ---- lists ---- */
 
 /* How the values of a list are kept. Active lists hold what was put; sealing takes REAL to I16 and
- * COUNT to U4, U8 or U16, list by list (U4: two to a byte, the first in the low half; of the words
- * of real text nine lists in ten have no count above 15). I16: value = code * 2^exponent, at most
+ * COUNT to U4, U8 or U16, list by list (U4: two to a byte, the first in the low half; few
+ * lists of real text have a count above 15). I16: value = code * 2^exponent, at most
  * 2^exponent off after any number of merges, and 2^exponent <= the list's largest value / 2^14 at
  * the time it was set.
  */
