@@ -164,7 +164,7 @@ static size_t rocks_get(void *e, const char *key, char *out)
 {
     rocks *r = e;
     char *error = NULL;
-    size_t n;
+    size_t n = 0;
     rocksdb_pinnableslice_t *v = rocksdb_get_pinned(r->db, r->read, key, KEY, &error);
     const char *data = v ? rocksdb_pinnableslice_value(v, &n) : NULL;
     if (error || !data)

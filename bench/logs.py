@@ -17,7 +17,7 @@ def find_synadb():
     try:
         import synadb
     except ImportError:
-        return []
+        return None
     found = list(Path(synadb.__file__).parent.glob("libsynadb.*"))
     return str(found[0]) if found else None
 

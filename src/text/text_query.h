@@ -4,7 +4,7 @@
 
 #include "text/analyse.h"
 
-enum { PE_NO_NODE = UINT32_MAX };
+#define PE_NO_NODE UINT32_MAX
 
 typedef enum pe_node_kind {
     PE_NODE_TERM,   /* first: the term */
