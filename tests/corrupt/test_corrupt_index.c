@@ -67,6 +67,20 @@ static peri_status create(peri_index **ix, const variant *v, const peri_env *env
     config.ef_construction = 40;
     config.ef_search = 30;
     config.codes = v->codes;
+    if (v->kind == 3) {
+        peri_cascade_config cascade;
+        peri_cascade_config_init(&cascade);
+        cascade.degree = 10;
+        cascade.num_hyperplanes = 6;
+        cascade.bucket_capacity = 8;
+        cascade.ef_search = 30;
+        cascade.codes = v->codes;
+        return peri_cascade_create(ix, &space, &cascade, env);
+    }
+    if (v->kind == 4) {
+        config.m_max = 32;
+        config.layout = PERI_LAYOUT_Q;
+    }
     return peri_hnsw_create(ix, &space, &config, env);
 }
 
@@ -269,6 +283,10 @@ static made files[] = {
     {{"hnsw ip i8", 1, 0, PERI_METRIC_IP, PERI_SCALAR_I8, PERI_CODES_AUTO, 0}, {0, 0}},
     {{"gwi l2 f32 with codes", 2, 0, PERI_METRIC_L2, PERI_SCALAR_F32, PERI_CODES_8BIT, 0}, {0, 0}},
     {{"gwi cosine bf16 keyed", 2, 1, PERI_METRIC_COSINE, PERI_SCALAR_BF16, PERI_CODES_NONE, 0},
+     {0, 0}},
+    {{"cascade l2 f32 with codes", 3, 0, PERI_METRIC_L2, PERI_SCALAR_F32, PERI_CODES_8BIT, 0},
+     {0, 0}},
+    {{"hnsw l2 f16 in layout Q", 4, 0, PERI_METRIC_L2, PERI_SCALAR_F16, PERI_CODES_AUTO, 0},
      {0, 0}},
     {{"flat l2 f32", 0, 0, PERI_METRIC_L2, PERI_SCALAR_F32, 0, 0}, {0, 0}},
     {{"flat cosine bf16 keyed", 0, 1, PERI_METRIC_COSINE, PERI_SCALAR_BF16, 0, 0}, {0, 0}},

@@ -25,7 +25,7 @@ typedef struct verb {
     int keyed;
 } verb;
 
-static const char *const kind_names[] = {"flat", "hnsw", "gwi"};
+static const char *const kind_names[] = {"flat", "hnsw", "gwi", "cascade", "layout Q"};
 static const char *former, *target;
 
 /* ---- the index that each verb starts from ---- */
@@ -51,6 +51,18 @@ static peri_status create(peri_index **ix, int kind, const peri_env *env)
     peri_hnsw_config_init(&config);
     config.m = 6;
     config.ef_construction = 60;
+    if (kind == 3) {
+        peri_cascade_config cascade;
+        peri_cascade_config_init(&cascade);
+        cascade.degree = 12;
+        cascade.num_hyperplanes = 6;
+        cascade.bucket_capacity = 8;
+        return peri_cascade_create(ix, &space, &cascade, env);
+    }
+    if (kind == 4) {
+        config.m_max = 32;
+        config.layout = PERI_LAYOUT_Q;
+    }
     return peri_hnsw_create(ix, &space, &config, env);
 }
 
@@ -474,6 +486,34 @@ static void gravity_wells_survive_every_failed_call_on_files(void **state)
     fail_all(2, FAULTY_FILES);
 }
 
+static void a_cascade_survives_every_failed_allocation(void **state)
+{
+    (void)state;
+    make_files(3);
+    fail_all(3, FAULTY_ALLOC);
+}
+
+static void a_cascade_survives_every_failed_call_on_files(void **state)
+{
+    (void)state;
+    make_files(3);
+    fail_all(3, FAULTY_FILES);
+}
+
+static void layout_q_survives_every_failed_allocation(void **state)
+{
+    (void)state;
+    make_files(4);
+    fail_all(4, FAULTY_ALLOC);
+}
+
+static void layout_q_survives_every_failed_call_on_files(void **state)
+{
+    (void)state;
+    make_files(4);
+    fail_all(4, FAULTY_FILES);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -492,6 +532,10 @@ int main(void)
         cmocka_unit_test(an_hnsw_index_survives_every_failed_call_on_files),
         cmocka_unit_test(gravity_wells_survive_every_failed_allocation),
         cmocka_unit_test(gravity_wells_survive_every_failed_call_on_files),
+        cmocka_unit_test(a_cascade_survives_every_failed_allocation),
+        cmocka_unit_test(a_cascade_survives_every_failed_call_on_files),
+        cmocka_unit_test(layout_q_survives_every_failed_allocation),
+        cmocka_unit_test(layout_q_survives_every_failed_call_on_files),
         cmocka_unit_test(a_life_with_failed_allocations_stays_right),
     };
     return cmocka_run_group_tests_name("fault: index", tests, setup, scratch_remove);
