@@ -205,7 +205,7 @@ static void hot_scans(const bench *b, size_t *next)
     static uint8_t tables[4 * 65536];
     const size_t groups = dim / 4, n = dim / 64 * 64;
     const float *factors = (const float *)b->query;
-    const pe_scan scan = {1, 0, 0.01f, 1, 0, factors, factors + 32, factors + 64};
+    const pe_scan scan = {1, 0, 0.01f, 1, 0, factors, factors + 32, factors + 64, 0.1f};
     unsigned stages = 6;
     uint32_t sums[BLOCK];
     float offset, step;

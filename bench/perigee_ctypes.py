@@ -40,7 +40,7 @@ class Space(Sized):
 class HnswConfig(Sized):
     _fields_ = [("struct_size", c.c_uint32), ("m", c.c_uint32), ("m_max", c.c_uint32),
                 ("ef_construction", c.c_uint32), ("ef_search", c.c_uint32), ("codes", c.c_uint16),
-                ("reserved", c.c_uint16), ("alpha", c.c_float), ("reserved2", c.c_uint32), ("seed", c.c_uint64)]
+                ("layout", c.c_uint16), ("alpha", c.c_float), ("build", c.c_uint32), ("seed", c.c_uint64)]
 
 
 class GwiConfig(Sized):
@@ -208,7 +208,7 @@ class Index:
 
 def compare_with_headers(include):
     """Names of mirrored fields that do not lie where the headers put them."""
-    lines = ["#include <stdio.h>", "#include <stddef.h>", '#include "perigee/index.h"', "int main(void) {"]
+    lines = ["#include <stdio.h>", "#include <stddef.h>", '#include "perigee/perigee.h"', "int main(void) {"]
     mine = {}
     for name, mirror in MIRRORED.items():
         lines.append(f'printf("{name} %zu\\n", sizeof({name}));')

@@ -11,16 +11,21 @@ import bench_common as common
 import builds
 import curves
 import flat
+import logs
+import text as full_text
 import vector_files
+import wells
 from peers import PEERS, Hnswlib
 from perigee_ctypes import Library, compare_with_headers
 
-PARTS = ("curves", "build", "memory", "open", "flat", "mmap")
+PARTS = ("curves", "build", "memory", "open", "flat", "wells", "inserts", "growth", "mmap", "text", "log")
 # Parts that bring their own data: measured once, not for each set.
-ALONE = {"mmap": vector_files}
+ALONE = {"mmap": vector_files, "text": full_text, "log": logs}
 TITLES = {"curves": "Queries/s at equal recall@10, one thread", "build": "Build time and quality, two threads",
           "memory": "Memory", "open": "Opening a saved index", "flat": "Exact search",
-          "mmap": "Vector files"}
+          "wells": "Gravity wells against FAISS's inverted files", "inserts": "Gravity wells: inserts, opening",
+          "growth": "Gravity wells: cost of a row by size", "mmap": "Vector files", "text": "Full text",
+          "log": "The log"}
 
 
 def arguments():
@@ -74,7 +79,8 @@ def main():
     for data in common.open_sets(options.sets, options.data) if in_sets else ():
         say(f"{data.name}: {data.rows:,} x {data.dim}, {len(data.test):,} queries, {data.distance}")
         steps = {"curves": curves.measure, "build": builds.measure_builds, "memory": builds.measure_memory,
-                 "open": builds.measure_open, "flat": flat.measure}
+                 "open": builds.measure_open, "flat": flat.measure,
+                 "wells": wells.measure, "inserts": wells.measure_inserts, "growth": wells.measure_growth}
         for part in options.only:
             if part not in ALONE and (library or part in ("curves", "build")):
                 results[part].append(steps[part](data, library, options, say))
@@ -85,7 +91,8 @@ def main():
 
     command = "script/bench " + " ".join(a for a in sys.argv[1:] if "libperigee" not in a and a != "--library")
     tables = {"curves": curves.table, "build": builds.build_table, "memory": builds.memory_table,
-              "open": builds.open_table, "flat": flat.table,
+              "open": builds.open_table, "flat": flat.table, "wells": wells.table,
+              "inserts": wells.inserts_table, "growth": wells.growth_table,
               **{part: module.table for part, module in ALONE.items()}}
     text = [f"`{command.strip()}` on {machine['date']}: {machine['cpu']}, {machine['cores']} cores ({', '.join(machine['isa'])}), "
             f"{machine['memory_gib']} GiB, {machine['system']}, {machine['compiler']}; "

@@ -20,11 +20,13 @@ int cmd_eval(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_convert(int argc, char **argv);
+int cmd_text(int argc, char **argv);
 int cmd_vectors(int argc, char **argv);
 int cmd_log(int argc, char **argv);
 int cmd_tensor(int argc, char **argv);
 int cmd_model(int argc, char **argv);
 int cmd_run(int argc, char **argv);
+int cmd_sparse(int argc, char **argv);
 
 /* Print "perigee: ..." to stderr and return CLI_ERROR, or CLI_USAGE. */
 int cli_error(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -8,12 +8,15 @@
 
 enum { BLOCK = 256 << 20 }; /* bytes of rows handed over at a time: bulk building likes it large */
 
-static const char *const kind_words[] = {"hnsw", "flat", NULL};
+static const char *const kind_words[] = {"hnsw", "flat", "gwi", NULL};
+
+enum { KIND_HNSW, KIND_FLAT, KIND_GWI }; /* in the order of the words */
 
 typedef struct build {
     const char *data, *out, *ids_path;
     int kind, metric, scalar, codes, calibrate, quiet, json;
     uint64_t m, m_max, ef_construction, seed, threads, limit;
+    uint64_t branching, levels, wells, nprobe, rounds, bits;
     double alpha;
     source rows, ids;
     peri_index *index;
@@ -26,12 +29,12 @@ static int parse(build *b, int argc, char **argv)
 {
     const arg_option options[] = {
         {'o', "output", "INDEX", "the file to write (required)", ARG_TEXT, &b->out, 0, 0, NULL},
-        {0, "kind", "KIND", "hnsw (default) or flat", ARG_CHOICE, &b->kind, 0, 0, kind_words},
+        {0, "kind", "KIND", "hnsw (default), flat or gwi", ARG_CHOICE, &b->kind, 0, 0, kind_words},
         {0, "metric", "METRIC", "l2, ip or cosine; default: what DATA says, else l2", ARG_CHOICE,
          &b->metric, 0, 0, cli_metric_words},
         {0, "scalar", "TYPE", "how rows are kept: f32 (default), f16, bf16 or i8", ARG_CHOICE,
          &b->scalar, 0, 0, cli_scalar_words},
-        {0, "codes", "CODES", "hnsw: what traversal reads: auto (default), none or 8bit",
+        {0, "codes", "CODES", "hnsw, gwi: what traversal reads: auto (default), none or 8bit",
          ARG_CHOICE, &b->codes, 0, 0, cli_codes_words},
         {0, "m", "N", "hnsw: links per node, 2 to 256 (16)", ARG_COUNT, &b->m, 2, 256, NULL},
         {0, "m-max", "N", "hnsw: links at the dense layer, up to 512 (2 m)", ARG_COUNT, &b->m_max,
@@ -39,7 +42,17 @@ static int parse(build *b, int argc, char **argv)
         {0, "ef-construction", "N", "hnsw: candidates kept while building (200)", ARG_COUNT,
          &b->ef_construction, 8, 4096, NULL},
         {0, "alpha", "X", "hnsw: diversity of links, 0.5 to 2", ARG_REAL, &b->alpha, 0.5, 2, NULL},
-        {0, "seed", "N", "hnsw: seed of the layers", ARG_COUNT, &b->seed, 1, 0x1p63, NULL},
+        {0, "wells", "N", "gwi: wells aimed at (4 roots of the rows)", ARG_COUNT, &b->wells, 2,
+         1048576, NULL},
+        {0, "branching", "N", "gwi: with --levels, wells aimed at: N^levels (16)", ARG_COUNT,
+         &b->branching, 2, 1024, NULL},
+        {0, "levels", "N", "gwi: see --branching (3)", ARG_COUNT, &b->levels, 1, 16, NULL},
+        {0, "nprobe", "N", "gwi: default effort, wells a query scans (32)", ARG_COUNT, &b->nprobe,
+         1, 1048576, NULL},
+        {0, "rounds", "N", "gwi: rounds of k-means (10)", ARG_COUNT, &b->rounds, 1, 100, NULL},
+        {0, "bits", "N", "gwi: bits a dimension in the wells, 1, 2 or 4", ARG_COUNT, &b->bits, 1, 4,
+         NULL},
+        {0, "seed", "N", "hnsw, gwi: seed of what is drawn", ARG_COUNT, &b->seed, 1, 0x1p63, NULL},
         {0, "ids", "FILE", "ids of the rows; default: 0 to rows - 1", ARG_TEXT, &b->ids_path, 0, 0,
          NULL},
         {0, "limit", "N", "only the first N rows", ARG_COUNT, &b->limit, 1, 0x1p63, NULL},
@@ -64,11 +77,15 @@ static int parse(build *b, int argc, char **argv)
         return done;
     if (!b->out)
         return cli_usage("build", "--output is missing: where does the index go?");
-    if (b->kind == 1 &&
-        (b->codes || b->m || b->m_max || b->ef_construction || b->alpha > 0 || b->seed))
+    if (b->kind == KIND_FLAT && (b->codes || b->seed))
+        return cli_usage("build", "--codes and --seed are for --kind hnsw and gwi");
+    if (b->kind != KIND_HNSW && (b->m || b->m_max || b->ef_construction || b->alpha > 0))
         return cli_usage("build",
-                         "--codes, --m, --m-max, --ef-construction, --alpha and --seed are "
-                         "for --kind hnsw");
+                         "--m, --m-max, --ef-construction and --alpha are for --kind hnsw");
+    if (b->kind != KIND_GWI &&
+        (b->wells || b->branching || b->levels || b->nprobe || b->rounds || b->bits))
+        return cli_usage("build", "--wells, --branching, --levels, --nprobe, --rounds and --bits "
+                                  "are for --kind gwi");
     if (b->m && b->m_max && b->m_max < b->m)
         return cli_usage("build", "--m-max is %llu, expected at least --m, which is %llu",
                          (unsigned long long)b->m_max, (unsigned long long)b->m);
@@ -88,6 +105,34 @@ static int choose_metric(build *b, unsigned *metric)
     return CLI_OK;
 }
 
+static peri_status create_hnsw(build *b, const peri_space *space)
+{
+    peri_hnsw_config config;
+    peri_hnsw_config_init(&config);
+    config.m = (uint32_t)b->m;
+    config.m_max = (uint32_t)b->m_max;
+    config.ef_construction = (uint32_t)b->ef_construction;
+    config.codes = (uint16_t)b->codes;
+    config.alpha = (float)b->alpha;
+    config.seed = b->seed;
+    return peri_hnsw_create(&b->index, space, &config, NULL);
+}
+
+static peri_status create_gwi(build *b, const peri_space *space)
+{
+    peri_gwi_config config;
+    peri_gwi_config_init(&config);
+    config.branching = (uint32_t)b->branching;
+    config.levels = (uint32_t)b->levels;
+    config.wells = (uint32_t)b->wells;
+    config.nprobe = (uint32_t)b->nprobe;
+    config.rounds = (uint32_t)b->rounds;
+    config.bits = (uint16_t)b->bits;
+    config.codes = (uint16_t)b->codes;
+    config.seed = b->seed;
+    return peri_gwi_create(&b->index, space, &config, NULL);
+}
+
 static int create(build *b)
 {
     peri_space space;
@@ -100,16 +145,9 @@ static int create(build *b)
                          PERI_MAX_DIM);
     peri_space_init(&space, b->rows.info.dim, (uint16_t)metric);
     space.scalar = (uint16_t)(b->scalar + 1);
-    peri_hnsw_config config;
-    peri_hnsw_config_init(&config);
-    config.m = (uint32_t)b->m;
-    config.m_max = (uint32_t)b->m_max;
-    config.ef_construction = (uint32_t)b->ef_construction;
-    config.codes = (uint16_t)b->codes;
-    config.alpha = (float)b->alpha;
-    config.seed = b->seed;
-    peri_status status = b->kind == 1 ? peri_flat_create(&b->index, &space, NULL)
-                                      : peri_hnsw_create(&b->index, &space, &config, NULL);
+    peri_status status = b->kind == KIND_FLAT  ? peri_flat_create(&b->index, &space, NULL)
+                         : b->kind == KIND_GWI ? create_gwi(b, &space)
+                                               : create_hnsw(b, &space);
     return status == PERI_OK ? CLI_OK : cli_failed("cannot create the index", status, NULL);
 }
 

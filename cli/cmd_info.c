@@ -47,6 +47,7 @@ static void print_json(const char *path, const peri_index_info *i)
     json_count(&j, "rows", i->rows);
     json_count(&j, "deleted", i->deleted);
     json_count(&j, "links", i->links);
+    json_count(&j, "wells", i->wells);
     json_flag(&j, "exact", (i->caps & PERI_CAP_EXACT) != 0);
     json_flag(&j, "keyed", i->keyed != 0);
     json_flag(&j, "calibrated", i->calibrated != 0);
@@ -73,6 +74,8 @@ static void print_table(const char *path, const peri_index_info *i)
     printf("rows        %s as %s, %s deleted\n", rows, cli_scalar_name(i->space.scalar), deleted);
     if (i->caps & PERI_CAP_CODES)
         printf("codes       %s\n", cli_codes_name(i->codes));
+    if (i->wells)
+        printf("wells       %u, %u bits a dimension\n", i->wells, i->well_bits);
     if (i->links)
         printf("links       %u per node\n", i->links);
     if (i->caps & PERI_CAP_EFFORT)

@@ -28,8 +28,8 @@ static int parse(search *s, int argc, char **argv)
 {
     const arg_option options[] = {
         {'k', "k", "N", "hits wanted of each query (10)", ARG_COUNT, &s->k, 1, 1048576, NULL},
-        {0, "ef", "N", "hnsw: effort; default: the index's own", ARG_COUNT, &s->ef, 1, 1048576,
-         NULL},
+        {0, "ef", "N", "effort: ef of hnsw, wells of gwi; default: the index's own", ARG_COUNT,
+         &s->ef, 1, 1048576, NULL},
         {0, "rerank", "N", "candidates re-ranked on stored rows", ARG_COUNT, &s->rerank, 1, 1048576,
          NULL},
         {0, "target-recall", "X", "let the index choose the effort, 0.5 to 0.999", ARG_REAL,

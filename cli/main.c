@@ -15,6 +15,8 @@ static const struct {
     {"eval", "measure recall and speed of an index", cmd_eval},
     {"info", "describe an index or a file of vectors", cmd_info},
     {"check", "prove that an index is whole", cmd_check},
+    {"sparse", "indexes of sparse vectors: build, search, info, check", cmd_sparse},
+    {"text", "full text: build, search, eval, info, check", cmd_text},
     {"convert", "turn files of vectors, or an index, into another format", cmd_convert},
     {"vectors", "keep rows under string keys in a memory-mapped file", cmd_vectors},
     {"log", "look after an append-only log of typed values", cmd_log},

@@ -1,11 +1,15 @@
 /* Which abstracts speak about a claim? The main job of the library, end to end, on real data.
  *
- *     demo_scifact [DATA_DIRECTORY [INDEX_FILE]]
+ *     demo_scifact [DATA_DIRECTORY [INDEX_FILE [TEXT_INDEX]]]
  *
  * Reads the embeddings of 5,183 scientific abstracts and 300 claims (SciFact, see
  * examples/data/scifact/ATTRIBUTION.md), builds an HNSW index on disk, opens it again from a
  * mapping, answers all the claims, and holds the answers against exact search and against human
  * judgements. Ids in the index are row numbers, which are line numbers in titles.tsv.
+ *
+ * TEXT_INDEX is what `perigee text build` made of corpus.jsonl, whose lines are in the same order:
+ * with it the claims are answered by their words, too (BM25), and by both rankings fused, which
+ * must be better than either.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <math.h>
@@ -16,10 +20,12 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "perigee/fuse.h"
 #include "perigee/index.h"
 #include "perigee/io.h"
+#include "perigee/text.h"
 
-enum { K = 10, SHOWN = 3, MEASURED_ROUNDS = 5 };
+enum { K = 10, DEEP = 100, SHOWN = 3, MEASURED_ROUNDS = 5 };
 
 typedef struct vectors {
     size_t n;
@@ -287,6 +293,102 @@ static void show(const peri_hit *hits, const table *claims, const table *titles,
     printf("\n(distance = 1 - cosine; [relevant] = so judged by SciFact's annotators)\n");
 }
 
+/* ---- words, and both together ---- */
+
+/* The two legs of a claim, each able to score any abstract. */
+typedef struct both {
+    const peri_text *text;
+    const vectors *abstracts, *claims;
+    peri_slice claim;
+    size_t number;
+    peri_text_query words;
+} both;
+
+static peri_status score_absent(void *ctx, size_t leg, size_t n, const uint64_t *ids, float *scores)
+{
+    const both *b = ctx;
+    if (leg == 0)
+        return peri_text_score(b->text, b->claim, &b->words, n, ids, scores);
+    const float *claim = b->claims->rows + b->number * b->claims->dim;
+    for (size_t i = 0; i < n; i++) {
+        const float *abstract = b->abstracts->rows + ids[i] * b->abstracts->dim;
+        double dot = 0, x = 0, y = 0;
+        for (uint32_t d = 0; d < b->claims->dim; d++) {
+            dot += (double)claim[d] * abstract[d];
+            x += (double)claim[d] * claim[d];
+            y += (double)abstract[d] * abstract[d];
+        }
+        scores[i] = (float)(1 - dot / sqrt(x * y));
+    }
+    return PERI_OK;
+}
+
+/* Convex combination, both legs weighing the same: BM25 is 0 at worst, a cosine distance 1 for what
+ * has nothing in common. */
+static void fuse_claim(both *b, const peri_index *flat, peri_hit *by_words, peri_hit *fused)
+{
+    peri_scored found[DEEP];
+    peri_hit near[DEEP];
+    peri_fused best[K];
+    peri_fuse_leg legs[2];
+    peri_fusion how;
+    peri_query q;
+    size_t n_found, n_near, n_best;
+
+    must(peri_text_search(b->text, b->claim, &b->words, found, &n_found), "search words");
+    peri_query_init(&q, DEEP);
+    must(peri_index_search(flat, b->claims->rows + b->number * b->claims->dim, &q, near, &n_near),
+         "search vectors");
+    peri_fuse_leg_init(&legs[0], found, n_found);
+    peri_fuse_leg_init(&legs[1], near, n_near);
+    legs[1].smaller_is_better = 1;
+    legs[1].worst = 1;
+    peri_fusion_init(&how, PERI_FUSE_CONVEX, K);
+    how.score = score_absent;
+    how.score_ctx = b;
+    must(peri_fuse_legs(&how, 2, legs, NULL, best, &n_best), "fuse");
+    if (n_found < K || n_best < K)
+        fail("claim %zu: %zu hits by words", b->number, n_found);
+    for (size_t i = 0; i < K; i++) {
+        by_words[i].id = found[i].id;
+        fused[i].id = best[i].id;
+    }
+}
+
+static void try_fusion(const char *path, const peri_index *flat, const vectors *abstracts,
+                       const vectors *claims, const table *titles, const table *texts,
+                       const judgements *j, double vectors_alone)
+{
+    peri_text *text = NULL;
+    peri_hit *words = allocate(claims->n * K, sizeof *words);
+    peri_hit *fused = allocate(claims->n * K, sizeof *fused);
+    both b = {.abstracts = abstracts, .claims = claims};
+
+    must(peri_text_open(&text, path, PERI_OPEN_MAP | PERI_OPEN_READONLY, NULL, NULL), path);
+    for (size_t d = 0; d < titles->n; d++) {
+        uint64_t id;
+        must(peri_text_id_of(text, peri_slice_of(titles->name[d]), &id), titles->name[d]);
+        if (id != d)
+            fail("%s: abstract %s has id %llu, expected %zu", path, titles->name[d],
+                 (unsigned long long)id, d);
+    }
+    b.text = text;
+    peri_text_query_init(&b.words, DEEP);
+    b.words.syntax = PERI_SYNTAX_WORDS;
+    for (b.number = 0; b.number < claims->n; b.number++) {
+        b.claim = peri_slice_of(texts->rest[b.number]);
+        fuse_claim(&b, flat, words + b.number * K, fused + b.number * K);
+    }
+    double by_words = ndcg(words, claims->n, j), by_both = ndcg(fused, claims->n, j);
+    printf("nDCG@10     words (BM25) %.4f, vectors (MiniLM) %.4f, both fused %.4f\n", by_words,
+           vectors_alone, by_both);
+    if (by_both <= by_words || by_both <= vectors_alone)
+        fail("the fusion is no better than its legs");
+    peri_text_close(text);
+    free(words);
+    free(fused);
+}
+
 int main(int argc, char **argv)
 {
     const char *folder = argc > 1 ? argv[1] : "examples/data";
@@ -310,6 +412,9 @@ int main(int argc, char **argv)
     printf("recall@10   %.4f of what exact search finds\n", recall(hits, truth, claims.n));
     printf("nDCG@10     %.4f by human judgement (exact search %.4f)\n", ndcg(hits, claims.n, &j),
            ndcg(truth, claims.n, &j));
+    if (argc > 3)
+        try_fusion(argv[3], flat, &abstracts, &claims, &titles, &texts, &j,
+                   ndcg(truth, claims.n, &j));
     show(hits, &texts, &titles, &j);
 
     peri_index_close(graph);

@@ -9,7 +9,8 @@
 #include "perigee/model.h"
 #include "perigee/run.h"
 #include "perigee/space.h"
-#include "perigee/vectors.h"
-#include "perigee/text.h"
+#include "perigee/sparse.h"
 #include "perigee/tensor.h"
+#include "perigee/text.h"
+#include "perigee/vectors.h"
 #endif

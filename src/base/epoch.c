@@ -56,7 +56,20 @@ void pe_epoch_exit(pe_reader *r)
 
 peri_status pe_epoch_reserve(pe_epoch *e, size_t n)
 {
-    return pe_grow(e->host, &e->retired, &e->room, e->n_retired + n, sizeof *e->retired);
+    return pe_grow(e->host, &e->retired, &e->room, e->n_retired + e->held + n, sizeof *e->retired);
+}
+
+peri_status pe_epoch_hold(pe_epoch *e, size_t n)
+{
+    e->held = 0;
+    PE_TRY(pe_epoch_reserve(e, n));
+    e->held = n;
+    return PERI_OK;
+}
+
+void pe_epoch_let_go(pe_epoch *e)
+{
+    e->held = 0;
 }
 
 void pe_epoch_retire(pe_epoch *e, pe_retire_fn fn, void *ptr, uint64_t arg)

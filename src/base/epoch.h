@@ -37,6 +37,7 @@ typedef struct pe_epoch {
     void *owner; /* first argument of the retire functions */
     pe_retired *retired;
     size_t n_retired, room;
+    size_t held;        /* see pe_epoch_hold */
     pe_retire_fn again; /* see pe_epoch_again */
     pe_reader readers[PE_READERS];
 } pe_epoch;
@@ -51,6 +52,10 @@ void pe_epoch_exit(pe_reader *r);
 
 /* Make room for n more retirements, so that pe_epoch_retire cannot fail. */
 peri_status pe_epoch_reserve(pe_epoch *e, size_t n);
+/* The same for the caller of others that reserve and retire themselves: until let go, what they
+ * reserve comes on top of these n. */
+peri_status pe_epoch_hold(pe_epoch *e, size_t n);
+void pe_epoch_let_go(pe_epoch *e);
 void pe_epoch_retire(pe_epoch *e, pe_retire_fn fn, void *ptr, uint64_t arg);
 /* For a retire function: call that one with the same arguments once all readers have left that are
  * inside now. */

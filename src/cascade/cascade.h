@@ -11,8 +11,9 @@
  *  C1. A bucket holds slots, packed at the front, PE_NIL ends them. It is a hint: it may name any
  *      slot below the count, and a row that its full bucket has no room for is found by the graph.
  *  C2. Buckets and children are relaxed atomics; the writer rewrites them under readers, who may
- * see a mix: each entry is valid on its own. C3. A child is a number above its parent's, or a
- * bucket; each bucket hangs from one node. */
+ *      see a mix: each entry is valid on its own.
+ *  C3. A child is a number above its parent's, or a bucket; each hangs from one node; no node has
+ *      as many above it as there are hyperplanes. */
 #ifndef PE_CASCADE_H
 #define PE_CASCADE_H
 

@@ -119,9 +119,8 @@ static peri_status check_tree(peri_index *ix, pe_segr *r)
     const pe_section *s = pe_segr_find(r, TAG_TREE);
     uint64_t words = ((uint64_t)t->n_nodes + t->n_buckets) / 64 + 1;
     uint64_t *seen = pe_calloc(&ix->host, words * sizeof *seen);
-    if (!seen)
-        return PERI_ERR_NOMEM;
-    peri_status status = PERI_OK;
+    uint8_t *depth = pe_calloc(&ix->host, (size_t)t->n_nodes + 1);
+    peri_status status = seen && depth ? PERI_OK : PERI_ERR_NOMEM;
     for (uint64_t i = 0; i <= 2 * (uint64_t)t->n_nodes && status == PERI_OK; i++) {
         /* Entry 0 is the root, which lies in another section. */
         uint32_t parent = i ? (uint32_t)((i - 1) / 2) : PE_NIL;
@@ -131,12 +130,17 @@ static peri_status check_tree(peri_index *ix, pe_segr *r)
         int is_bucket = (to & CASCADE_BUCKET) != 0;
         uint64_t bit = is_bucket ? (uint64_t)t->n_nodes + n : n;
         if (n >= (is_bucket ? t->n_buckets : t->n_nodes) || (!is_bucket && i && n <= parent) ||
-            (seen[bit / 64] >> bit % 64 & 1))
+            (seen[bit / 64] >> bit % 64 & 1) ||
+            (!is_bucket && i && depth[parent] + 1u >= t->planes)) {
             status = pe_segr_fault(r, s, i ? 4 * (i - 1) : 0, "child 0x%x of node %u", to, parent);
-        else
-            seen[bit / 64] |= (uint64_t)1 << bit % 64;
+            break;
+        }
+        seen[bit / 64] |= (uint64_t)1 << bit % 64;
+        if (!is_bucket && i)
+            depth[n] = (uint8_t)(depth[parent] + 1);
     }
     pe_free(&ix->host, seen, words * sizeof *seen);
+    pe_free(&ix->host, depth, (size_t)t->n_nodes + 1);
     return status;
 }
 

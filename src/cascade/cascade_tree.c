@@ -104,7 +104,7 @@ static void margins(const peri_index *ix, const float *x, float *out)
 static uint32_t hash(const float *margin, uint32_t planes)
 {
     uint32_t bits = 0;
-    for (uint32_t i = 0; i < planes; i++)
+    for (uint32_t i = 0; i < planes && i < CASCADE_PLANES; i++)
         bits |= (uint32_t)(margin[i] >= 0) << i;
     return bits;
 }
@@ -281,7 +281,7 @@ size_t pe_cascade_tree_seeds(const peri_index *ix, const float *point, uint32_t 
             best = later[i].cost < later[best].cost ? i : best;
         branch b = later[best];
         later[best] = later[--n_later];
-        while (!(b.to & CASCADE_BUCKET)) {
+        while (!(b.to & CASCADE_BUCKET) && b.depth < t->planes) {
             uint32_t side = margin[b.depth] >= 0;
             float turn = margin[b.depth] * margin[b.depth];
             if (n_later < FRONTIER)
@@ -290,6 +290,8 @@ size_t pe_cascade_tree_seeds(const peri_index *ix, const float *point, uint32_t 
             b.to = get(children(t, b.to) + side);
             b.depth++;
         }
+        if (!(b.to & CASCADE_BUCKET))
+            continue; /* no tree is that deep (C3) */
         size_t most = PE_GRAPH_SEEDS - n < each ? PE_GRAPH_SEEDS - n : each;
         n += take_bucket(t, b.to & ~CASCADE_BUCKET, limit, most, out + n);
     }

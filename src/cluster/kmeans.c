@@ -108,7 +108,7 @@ static void move_empty(run *r, pe_rng *rng, uint32_t *size)
     for (uint32_t c = 0; c < in->k; c++)
         size[c] = r->first[c + 1] - r->first[c];
     for (uint32_t c = 0; c < in->k; c++) {
-        if (size[c])
+        if (r->first[c + 1] > r->first[c])
             continue;
         uint32_t from = largest(size, in->k);
         if (size[from] < 2)
@@ -118,8 +118,7 @@ static void move_empty(run *r, pe_rng *rng, uint32_t *size)
         memcpy(r->centres + (size_t)c * in->stride, in->rows + (size_t)row * in->stride,
                in->dim * sizeof(float));
         set_norm(r, c);
-        size[c] = size[from] / 2;
-        size[from] -= size[c];
+        size[from] -= size[from] / 2; /* c itself has no row that it could give */
     }
 }
 

@@ -81,7 +81,7 @@ static uint32_t mean_rows(const peri_index *ix)
 
 uint32_t pe_gwi_most_rows(const peri_index *ix)
 {
-    return 2 * mean_rows(ix);
+    return mean_rows(ix) * 3 / 2;
 }
 
 uint32_t pe_gwi_least_rows(const peri_index *ix)
@@ -124,7 +124,7 @@ static void destroy(peri_index *ix)
             pe_gwi_free_list(ix, gwi_list_of(t->well[i]), 0);
             pe_free(&ix->host, t->well[i], sizeof *t->well[i]);
         }
-    pe_gwi_free_tree(&ix->host, t);
+    pe_gwi_free_tree(&ix->host, t, NULL);
     pe_array_destroy(&g->blocks);
     pe_array_destroy(&g->centres);
     pe_array_destroy(&g->where);
@@ -137,6 +137,7 @@ static void destroy(peri_index *ix)
     pe_free(&ix->host, g->one_symbols, g->bitcode.groups);
     pe_free(&ix->host, g->one_room, g->bitcode.width);
     pe_free(&ix->host, g->one_keys, g->one_keys_room * sizeof *g->one_keys);
+    pe_gwi_free_rooms(ix);
     pe_bitcode_destroy(&g->bitcode);
 }
 

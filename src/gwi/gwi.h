@@ -29,11 +29,13 @@
 #include "rows/bitcode.h"
 
 enum {
-    GWI_BEAM = 10,       /* groups whose wells a row is measured against */
+    GWI_BEAM = 4,        /* groups whose wells a row is measured against */
     GWI_LEAST_ROWS = 48, /* rows of a well that are worth one */
     GWI_MOST_WELLS = 1 << 20,
     GWI_PIECE_BYTES = 16 << 20, /* of rotated rows at a time, in a batch */
 };
+
+enum { GWI_ROOM_ROWS, GWI_ROOM_ROUTE, GWI_ROOMS };
 
 typedef struct gwi_list {
     uint32_t room;
@@ -46,13 +48,23 @@ typedef struct gwi_well {
     float norm;      /* squared, of the centre */
     _Atomic(gwi_list *) list;
     /* The writer's: */
-    uint32_t rows;   /* lanes whose row is not removed */
-    uint32_t lanes;  /* in use */
-    uint32_t stable; /* not to be split below this many rows: it could not be divided */
-    uint32_t index;  /* its place in the tree */
+    uint32_t rows;         /* lanes whose row is not removed */
+    uint32_t lanes;        /* in use */
+    uint32_t stable;       /* not to be split below this many rows: it could not be divided */
+    uint32_t index;        /* its place in the tree */
+    struct gwi_well *heir; /* takes its place in the tree under way; else NULL */
 } gwi_well;
 
-/* One allocation of `bytes`. */
+/* The centres of a group's wells as codes relative to the group's own: blocks as in a well, lane
+ * for lane in the order of the wells. A query ranks thousands of wells by these and measures a few
+ * dozen. One allocation of `bytes`. */
+typedef struct gwi_codes {
+    size_t bytes;
+    unsigned char *block; /* pe_gwi_code_stride apart */
+} gwi_codes;
+
+/* One allocation of `bytes`, and the codes, which trees share for groups that they have in common.
+ */
 typedef struct gwi_tree {
     size_t bytes;
     uint32_t n_groups, n_wells;
@@ -62,6 +74,7 @@ typedef struct gwi_tree {
     uint32_t *centre;  /* of each well, and its squared norm: as in the well itself */
     float *norm;
     gwi_well **well;
+    gwi_codes **codes; /* of each group */
 } gwi_tree;
 
 /* A stack of numbers free to be used again. */
@@ -84,13 +97,18 @@ typedef struct gwi {
     gwi_well **by_centre; /* the well of a centre record, or NULL */
     size_t by_centre_room;
     _Atomic(gwi_tree *) tree; /* NULL until trained */
-    uint64_t planned;         /* rows that the training counted on */
+    uint64_t planned;         /* rows that wells are sized for, at least */
+    uint64_t trained;         /* rows that the last training counted on */
     size_t entries_at;        /* in a block */
     /* For one row at a time: rotated row, room to rotate in, symbols, levels. */
     float *one_row, *one_tmp;
     uint8_t *one_symbols, *one_room;
     float *one_keys;
     size_t one_keys_room;
+    /* Kept from piece to piece of a large batch: pages that go back and come again are cleared each
+     * time, which was a third of an insert. */
+    void *room[GWI_ROOMS];
+    size_t room_bytes[GWI_ROOMS];
 } gwi;
 
 extern const pe_kind pe_gwi_kind;
@@ -139,16 +157,25 @@ peri_status pe_gwi_setup(peri_index *ix);
 /* ---- gwi_tree.c ---- */
 
 gwi_tree *pe_gwi_new_tree(pe_host *host, uint32_t groups, uint32_t wells);
-void pe_gwi_free_tree(pe_host *host, gwi_tree *t);
+/* Free a tree that no reader has, with the codes that `kept` (may be NULL) does not share. */
+void pe_gwi_free_tree(pe_host *host, gwi_tree *t, const gwi_tree *kept);
+/* Make the codes of groups that have none; the tree is numbered. Errors: ERR_NOMEM. */
+peri_status pe_gwi_encode_groups(peri_index *ix, gwi_tree *t);
+/* Bytes from one block of centres' codes to the next. */
+static inline size_t pe_gwi_code_stride(const gwi *g)
+{
+    return (g->entries_at + PE_ALIGN - 1) / PE_ALIGN * PE_ALIGN;
+}
 /* The group of a well. */
 uint32_t pe_gwi_group_of(const gwi_tree *t, uint32_t well);
-/* `old` without one well (PE_NO_SLOT: none) and with `n` more in a group; a group that is left
- * without wells goes. NULL: no memory. */
+/* `old` without one well (PE_NO_SLOT: none), with `n` more in a group and heirs in the place of the
+ * wells that have one; a group that is left without wells goes. NULL: no memory. */
 gwi_tree *pe_gwi_tree_with(pe_host *host, const gwi_tree *old, uint32_t without, uint32_t group,
                            gwi_well *const *more, uint32_t n);
 /* Tell the wells of a tree their places in it, and it their centres and norms. */
 void pe_gwi_number(gwi_tree *t);
-/* Make it the tree; the former one is retired (room for one retirement is reserved). */
+/* Make it the tree; the former one is retired with the codes that went out of use (room for four
+ * retirements is reserved). */
 void pe_gwi_publish(peri_index *ix, gwi_tree *t);
 /* A new well around a centre that lies in a fresh record; it has no list yet. Errors: ERR_NOMEM. */
 peri_status pe_gwi_new_well(peri_index *ix, const float *centre, gwi_well **out);
@@ -206,16 +233,22 @@ void pe_gwi_abandon(peri_index *ix, gwi_append *a);
 int pe_gwi_clear_lane(const gwi *g, gwi_well *w, uint32_t slot);
 /* The slots of a well's rows; room for w->rows. Returns how many. */
 uint32_t pe_gwi_slots_of(const gwi *g, const gwi_well *w, uint32_t *slots);
+/* Set where[] of its rows. */
+void pe_gwi_claim(const gwi *g, const gwi_well *w);
 /* Close the gaps of removed rows. Errors: ERR_NOMEM (nothing changed). */
 peri_status pe_gwi_compact(peri_index *ix, gwi_well *w);
 /* Give the blocks of a list back at once (no reader has it). */
 void pe_gwi_free_list(peri_index *ix, gwi_list *l, int with_blocks);
 gwi_list *pe_gwi_new_list(pe_host *host, uint32_t room);
 
+/* Memory of at least so many bytes that is the caller's until it asks again; NULL: none left. */
+void *pe_gwi_room(peri_index *ix, int which, size_t bytes);
+void pe_gwi_free_rooms(peri_index *ix);
+
 /* ---- phases ---- */
 
-/* Make a tree for `planned` rows from a sample of the n rows given and of the rows that wait, put
- * those that wait into its wells and publish it. */
+/* Make a tree for `planned` rows from a sample of the n rows given and of the rows that are in, put
+ * these into its wells and publish it; a former tree goes with its wells. */
 peri_status pe_gwi_train(peri_index *ix, const float *rows, size_t n, uint64_t planned,
                          pe_progress *progress, unsigned workers);
 /* Add rows to the wells of a tree, published or not; *done tells the prefix that is in. */

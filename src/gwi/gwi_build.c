@@ -1,7 +1,7 @@
 /* Rows into wells: one, or a batch by pieces whose rows a team routes and whose wells it fills. */
 #include "gwi/gwi.h"
 
-enum { TRAIN_CODES = 1024 };
+enum { TRAIN_CODES = 1024, LARGE = 16384 };
 
 peri_status pe_gwi_before(peri_index *ix, const float *rows, size_t n, pe_progress *progress)
 {
@@ -30,6 +30,27 @@ peri_status pe_gwi_reserve(peri_index *ix, size_t slots, size_t rows, int exact,
         return PERI_OK;
     PE_TRY(pe_gwi_reserve_keys(ix, t->n_wells));
     return rows == 1 ? pe_gwi_reserve_blocks(ix, 2) : PERI_OK;
+}
+
+void *pe_gwi_room(peri_index *ix, int which, size_t bytes)
+{
+    gwi *g = gwi_of(ix);
+    if (g->room_bytes[which] < bytes) {
+        pe_free(&ix->host, g->room[which], g->room_bytes[which]);
+        g->room[which] = pe_alloc(&ix->host, bytes);
+        g->room_bytes[which] = g->room[which] ? bytes : 0;
+    }
+    return g->room[which];
+}
+
+void pe_gwi_free_rooms(peri_index *ix)
+{
+    gwi *g = gwi_of(ix);
+    for (int i = 0; i < GWI_ROOMS; i++) {
+        pe_free(&ix->host, g->room[i], g->room_bytes[i]);
+        g->room[i] = NULL;
+        g->room_bytes[i] = 0;
+    }
 }
 
 static peri_status add_one(peri_index *ix, const gwi_tree *t, uint32_t slot)
@@ -163,7 +184,7 @@ static peri_status add_piece(peri_index *ix, const gwi_tree *t, const uint32_t *
     size_t rotated = (size_t)n * g->bitcode.width * sizeof(float);
     size_t first = ((size_t)t->n_wells + 2) * sizeof *p.first;
     p.room_bytes = g->bitcode.groups + g->bitcode.width;
-    p.rotated = pe_alloc(host, rotated);
+    p.rotated = pe_gwi_room(ix, GWI_ROOM_ROWS, rotated);
     p.well = pe_alloc(host, n * sizeof *p.well);
     p.first = pe_alloc(host, first);
     p.slot = pe_alloc(host, n * sizeof *p.slot);
@@ -172,7 +193,6 @@ static peri_status add_piece(peri_index *ix, const gwi_tree *t, const uint32_t *
     peri_status status = PERI_ERR_NOMEM;
     if (p.rotated && p.well && p.first && p.slot && p.row && p.room)
         status = run_piece(&p);
-    pe_free(host, p.rotated, rotated);
     pe_free(host, p.well, n * sizeof *p.well);
     pe_free(host, p.first, first);
     pe_free(host, p.slot, n * sizeof *p.slot);
@@ -230,14 +250,18 @@ peri_status pe_gwi_insert(peri_index *ix, const uint32_t *slots, size_t n, pe_pr
         pe_progress_add(progress, 0, n);
         return PERI_OK;
     }
-    while (*done < n && !atomic_load_explicit(&progress->cancelled, memory_order_relaxed)) {
+    peri_status status = PERI_OK;
+    while (status == PERI_OK && *done < n &&
+           !atomic_load_explicit(&progress->cancelled, memory_order_relaxed)) {
         size_t m = n - *done < most ? n - *done : most, in = 0;
         pe_epoch_reclaim(&ix->epoch);
         const gwi_tree *t = gwi_tree_of(g);
-        PE_TRY(pe_gwi_add(ix, t, slots + *done, m, workers, &in));
-        settle(ix, slots + *done, m);
-        *done += m;
-        pe_progress_add(progress, 0, m);
+        status = pe_gwi_add(ix, t, slots + *done, m, workers, &in);
+        settle(ix, slots + *done, in);
+        *done += in;
+        pe_progress_add(progress, 0, in);
     }
-    return PERI_OK;
+    if (n < LARGE) /* else more is to come, mostly */
+        pe_gwi_free_rooms(ix);
+    return status;
 }

@@ -3,7 +3,7 @@
  * given up and its rows go where they would fall without it. */
 #include "gwi/gwi.h"
 
-enum { GAPS = 32 };
+enum { GAPS = 32, MORE = 16 /* rows a well on which a tree can be trained */ };
 
 /* Wells that its rows fall to in a tree without it; they are added before that tree is published,
  * so a reader of either finds every row. */
@@ -41,12 +41,14 @@ peri_status pe_gwi_merge(peri_index *ix, gwi_well *w)
         return PERI_ERR_NOMEM;
     }
     pe_gwi_number(t);
-    peri_status status = move_rows(ix, w, t, slots);
+    peri_status status = pe_gwi_encode_groups(ix, t);
+    if (status == PERI_OK)
+        status = move_rows(ix, w, t, slots);
     pe_free(&ix->host, slots, n * sizeof *slots);
     if (status != PERI_OK) {
         for (uint32_t i = 0; i < old->n_wells; i++)
             old->well[i]->index = i;
-        pe_gwi_free_tree(&ix->host, t);
+        pe_gwi_free_tree(&ix->host, t, old);
         return status;
     }
     pe_gwi_publish(ix, t);
@@ -110,9 +112,13 @@ peri_status pe_gwi_maintain(peri_index *ix, pe_progress *progress, unsigned work
 {
     gwi *g = gwi_of(ix);
     uint32_t live = pe_slots_live(&ix->slots);
-    g->planned = 0; /* what there is counts now, not what once was expected */
+    const gwi_tree *t = gwi_tree_of(g);
     PE_TRY(retrain_codes(ix, progress));
-    if (!gwi_tree_of(g))
-        return live >= g->train_rows ? pe_gwi_train(ix, NULL, 0, live, progress, workers) : PERI_OK;
-    return even_out(ix, progress);
+    /* Splits keep recall within 0.02 of a fresh tree's when the data shifts; once as many rows came
+     * again as it was made for, a fresh one is worth its second. */
+    if (t ? live / 2 >= g->trained && live >= MORE * t->n_wells : live >= g->train_rows)
+        return pe_gwi_train(ix, NULL, 0, live, progress, workers);
+    g->planned = live; /* what there is counts now, not what once was expected */
+    pe_gwi_free_rooms(ix);
+    return t ? even_out(ix, progress) : PERI_OK;
 }

@@ -4,8 +4,8 @@
  *         0      4  branching    4   4  levels       8   4  wells aimed at  12  4  nprobe
  *         16     4  rounds       20  4  train_rows   24  2  codes           26  2  bits
  *         28     4  groups       32  4  wells        36  4  blocks
- *         40     8  seed         48  8  rows that the training counted on
- *         56     8  zero
+ *         40     8  seed         48  8  rows that wells are sized for
+ *         56     8  rows that the last training counted on
  *   TREE  first well of each group (u32), then per well {u32 blocks, u32 lanes in use}; absent, as
  *         are the next two, while there are no wells
  *   CENT  centres of the groups, then of the wells: width f32 each, rotated; mapped
@@ -56,6 +56,7 @@ static void save_head(const gwi *g, pe_segw *w, counts c)
     pe_put_le32(b + 36, c.blocks);
     pe_put_le64(b + 40, g->seed);
     pe_put_le64(b + 48, g->planned);
+    pe_put_le64(b + 56, g->trained);
     pe_segw_begin(w, TAG_GWI, 0);
     pe_segw_put(w, b, sizeof b);
     pe_segw_end(w);
@@ -160,6 +161,7 @@ static peri_status read_head(peri_index *ix, pe_segr *r, counts *c)
     c->blocks = pe_get_le32(b + 36);
     g->seed = pe_get_le64(b + 40);
     g->planned = pe_get_le64(b + 48);
+    g->trained = pe_get_le64(b + 56);
     PE_TRY(check_config(g, r, s));
     if (c->groups > c->wells || !c->groups != !c->wells || c->wells > UINT32_MAX / 4 ||
         c->blocks == UINT32_MAX)
@@ -273,6 +275,7 @@ static peri_status read_wells(peri_index *ix, pe_segr *r, counts c, gwi_tree *t,
     for (uint32_t i = 0; i < c.wells; i++)
         t->well[i]->norm = norm_of(g, c.groups + i);
     pe_gwi_number(t);
+    PE_TRY(pe_gwi_encode_groups(ix, t));
     return read_lanes(ix, r, t);
 }
 

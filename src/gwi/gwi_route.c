@@ -251,7 +251,7 @@ peri_status pe_gwi_route(peri_index *ix, const gwi_tree *t, const uint32_t *slot
         workers = 1;
     r.most = most_wells(t);
     r.room_bytes = lay_out(&r, NULL, &d);
-    r.room = pe_alloc(&ix->host, workers * r.room_bytes);
+    r.room = pe_gwi_room(ix, GWI_ROOM_ROUTE, workers * r.room_bytes);
     r.groups = pe_alloc(&ix->host, groups);
     peri_status status = r.room && r.groups ? PERI_OK : PERI_ERR_NOMEM;
     if (status == PERI_OK) {
@@ -260,7 +260,6 @@ peri_status pe_gwi_route(peri_index *ix, const gwi_tree *t, const uint32_t *slot
                    g->centres.stride);
         pe_team_run(workers, route_worker, &r);
     }
-    pe_free(&ix->host, r.room, workers * r.room_bytes);
     pe_free(&ix->host, r.groups, groups);
     return status;
 }

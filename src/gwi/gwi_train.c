@@ -277,6 +277,17 @@ static peri_status plant(trainer *t, gwi_tree **out)
     return PERI_OK;
 }
 
+/* Rows lie where the published tree has them, or wait. */
+static void restore_where(peri_index *ix)
+{
+    gwi *g = gwi_of(ix);
+    const gwi_tree *t = gwi_tree_of(g);
+    for (uint32_t slot = 0, n = pe_slots_count(&ix->slots); slot < n; slot++)
+        atomic_store_explicit(gwi_where(g, slot), 0, memory_order_relaxed);
+    for (uint32_t i = 0; t && i < t->n_wells; i++)
+        pe_gwi_claim(g, t->well[i]);
+}
+
 static void fell(peri_index *ix, gwi_tree *tree)
 {
     gwi *g = gwi_of(ix);
@@ -286,9 +297,8 @@ static void fell(peri_index *ix, gwi_tree *tree)
         pe_gwi_drop_well(ix, tree->well[i]);
     for (uint32_t i = 0; i < tree->n_groups; i++)
         pe_gwi_drop_centre(g, tree->group[i]);
-    pe_gwi_free_tree(&ix->host, tree);
-    for (uint32_t slot = 0, n = pe_slots_count(&ix->slots); slot < n; slot++)
-        atomic_store_explicit(gwi_where(g, slot), 0, memory_order_relaxed);
+    pe_gwi_free_tree(&ix->host, tree, NULL);
+    restore_where(ix);
 }
 
 static peri_status grow_tree(trainer *t, gwi_tree **tree)
@@ -296,9 +306,21 @@ static peri_status grow_tree(trainer *t, gwi_tree **tree)
     PE_TRY(take_sample(t));
     PE_TRY(train_levels(t));
     PE_TRY(plant(t, tree));
+    PE_TRY(pe_gwi_encode_groups(t->ix, *tree));
     size_t done = 0;
     PE_TRY(pe_gwi_add(t->ix, *tree, t->waiting, t->n_waiting, t->workers, &done));
-    return pe_epoch_reserve(&t->ix->epoch, 1);
+    const gwi_tree *old = gwi_tree_of(gwi_of(t->ix));
+    size_t gone = old ? (size_t)old->n_wells + 2 * (size_t)old->n_groups : 0;
+    return pe_epoch_reserve(&t->ix->epoch, gone + 4);
+}
+
+/* The tree that a new one took the place of; it is retired itself already, its wells are not. */
+static void retire_wells(peri_index *ix, const gwi_tree *old)
+{
+    for (uint32_t i = 0; old && i < old->n_wells; i++)
+        pe_gwi_retire_well(ix, old->well[i]);
+    for (uint32_t i = 0; old && i < old->n_groups; i++)
+        pe_gwi_retire_centre(ix, old->group[i]);
 }
 
 static void settle_all(peri_index *ix)
@@ -329,12 +351,15 @@ peri_status pe_gwi_train(peri_index *ix, const float *rows, size_t n, uint64_t p
     if (status == PERI_OK)
         status = grow_tree(&t, &tree);
     free_trainer(&t, count);
+    pe_gwi_free_rooms(ix);
     if (status != PERI_OK) {
         fell(ix, tree);
         return status;
     }
-    g->planned = planned;
+    const gwi_tree *old = gwi_tree_of(g);
+    g->planned = g->trained = planned;
     pe_gwi_publish(ix, tree);
+    retire_wells(ix, old);
     settle_all(ix);
     return PERI_OK;
 }

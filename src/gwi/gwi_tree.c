@@ -6,6 +6,7 @@ gwi_tree *pe_gwi_new_tree(pe_host *host, uint32_t groups, uint32_t wells)
 {
     size_t n_groups = groups, n_wells = wells;
     size_t bytes = sizeof(gwi_tree) + n_wells * sizeof(gwi_well *) +
+                   n_groups * sizeof(gwi_codes *) +
                    (n_groups * 3 + 1 + n_wells * 2) * sizeof(uint32_t);
     gwi_tree *t = pe_calloc(host, bytes);
     if (!t)
@@ -14,7 +15,8 @@ gwi_tree *pe_gwi_new_tree(pe_host *host, uint32_t groups, uint32_t wells)
     t->n_groups = groups;
     t->n_wells = wells;
     t->well = (gwi_well **)(void *)(t + 1);
-    t->group = (uint32_t *)(void *)(t->well + n_wells);
+    t->codes = (gwi_codes **)(void *)(t->well + n_wells);
+    t->group = (uint32_t *)(void *)(t->codes + n_groups);
     t->first = t->group + n_groups;
     t->centre = t->first + n_groups + 1;
     t->group_norm = (float *)(void *)(t->centre + n_wells);
@@ -22,10 +24,51 @@ gwi_tree *pe_gwi_new_tree(pe_host *host, uint32_t groups, uint32_t wells)
     return t;
 }
 
-void pe_gwi_free_tree(pe_host *host, gwi_tree *t)
+static int shares(const gwi_tree *t, const gwi_codes *codes)
 {
-    if (t)
-        pe_free(host, t, t->bytes);
+    for (uint32_t i = 0; t && i < t->n_groups; i++)
+        if (t->codes[i] == codes)
+            return 1;
+    return 0;
+}
+
+void pe_gwi_free_tree(pe_host *host, gwi_tree *t, const gwi_tree *kept)
+{
+    if (!t)
+        return;
+    for (uint32_t i = 0; i < t->n_groups; i++)
+        if (t->codes[i] && !shares(kept, t->codes[i]))
+            pe_free(host, t->codes[i], t->codes[i]->bytes);
+    pe_free(host, t, t->bytes);
+}
+
+static gwi_codes *encode_group(peri_index *ix, const gwi_tree *t, uint32_t group)
+{
+    gwi *g = gwi_of(ix);
+    uint32_t first = t->first[group], n = t->first[group + 1] - first;
+    size_t stride = pe_gwi_code_stride(g), blocks = (n + PE_BLOCK_ROWS - 1) / PE_BLOCK_ROWS;
+    size_t head = pe_round_up(sizeof(gwi_codes), PE_ALIGN), bytes = head + blocks * stride;
+    gwi_codes *codes = pe_calloc(&ix->host, bytes);
+    if (!codes)
+        return NULL;
+    codes->bytes = bytes;
+    codes->block = (unsigned char *)codes + head;
+    const float *centre = gwi_centre(g, t->group[group]);
+    for (uint32_t i = 0; i < n; i++) {
+        pe_bit_factors f = pe_bitcode_encode(&g->bitcode, gwi_centre(g, t->centre[first + i]),
+                                             centre, g->one_symbols, g->one_room);
+        pe_block_set(&g->bitcode, codes->block + i / PE_BLOCK_ROWS * stride, i % PE_BLOCK_ROWS,
+                     g->one_symbols, f);
+    }
+    return codes;
+}
+
+peri_status pe_gwi_encode_groups(peri_index *ix, gwi_tree *t)
+{
+    for (uint32_t i = 0; i < t->n_groups; i++)
+        if (!t->codes[i] && !(t->codes[i] = encode_group(ix, t, i)))
+            return PERI_ERR_NOMEM;
+    return PERI_OK;
 }
 
 uint32_t pe_gwi_group_of(const gwi_tree *t, uint32_t well)
@@ -57,10 +100,12 @@ gwi_tree *pe_gwi_tree_with(pe_host *host, const gwi_tree *old, uint32_t without,
             continue;
         t->group[made] = old->group[i];
         t->group_norm[made] = old->group_norm[i];
+        int changed = (fewer && i == from) || (n && i == group);
+        t->codes[made] = changed ? NULL : old->codes[i];
         t->first[made++] = at;
         for (uint32_t w = old->first[i]; w < old->first[i + 1]; w++)
             if (w != without)
-                t->well[at++] = old->well[w];
+                t->well[at++] = old->well[w]->heir ? old->well[w]->heir : old->well[w];
         for (uint32_t j = 0; i == group && j < n; j++)
             t->well[at++] = more[j];
     }
@@ -83,6 +128,9 @@ void pe_gwi_publish(peri_index *ix, gwi_tree *t)
     gwi_tree *old = gwi_tree_of(g);
     pe_gwi_number(t);
     atomic_store_explicit(&g->tree, t, memory_order_release);
+    for (uint32_t i = 0; old && i < old->n_groups; i++)
+        if (!shares(t, old->codes[i]))
+            pe_epoch_retire_memory(&ix->epoch, old->codes[i], old->codes[i]->bytes);
     if (old)
         pe_epoch_retire_memory(&ix->epoch, old, old->bytes);
 }

@@ -204,6 +204,19 @@ uint32_t pe_gwi_slots_of(const gwi *g, const gwi_well *w, uint32_t *slots)
     return found;
 }
 
+void pe_gwi_claim(const gwi *g, const gwi_well *w)
+{
+    const gwi_list *l = gwi_list_of(w);
+    for (uint32_t i = 0, n = list_n(l); i < n; i++) {
+        _Atomic uint32_t *entry = gwi_entries(g, pe_array_at(&g->blocks, list_block(l, i)));
+        for (unsigned lane = 0; lane < PE_BLOCK_ROWS; lane++) {
+            uint32_t slot = atomic_load_explicit(&entry[lane], memory_order_relaxed);
+            if (slot != PE_NO_SLOT)
+                atomic_store_explicit(gwi_where(g, slot), w->centre + 1, memory_order_relaxed);
+        }
+    }
+}
+
 /* Move what is left of every lane to the front of fresh blocks. */
 static void copy_rows(const gwi *g, const gwi_list *from, const gwi_list *to)
 {

@@ -10,26 +10,64 @@ enum {
 
 static void free_view(void *owner, void *view, uint64_t host)
 {
-    pe_view *v = view;
     (void)owner;
-    pe_free((pe_host *)(uintptr_t)host, v, sizeof *v + v->n_files * sizeof *v->files);
+    pe_free((pe_host *)(uintptr_t)host, view, sizeof(pe_view));
 }
 
-peri_status pe_view_create(pe_history *h, pe_table *table, pe_base *base, uint64_t from,
+void pe_files_free(void *owner, void *files, uint64_t host)
+{
+    pe_files *f = files;
+    (void)owner;
+    if (!f)
+        return;
+    pe_array_destroy(&f->list);
+    pe_free((pe_host *)(uintptr_t)host, f, sizeof *f);
+}
+
+static peri_status add_files(pe_history *h, pe_files *f, uint64_t from)
+{
+    const pe_journal *j = h->journal;
+    size_t n = atomic_load(&f->n);
+    PE_TRY(pe_array_reserve(&f->list, &h->epoch, n + j->n_files, 0));
+    for (size_t i = 0; i < j->n_files; i++)
+        if (j->files[i]->number >= from) {
+            memcpy(pe_array_at(&f->list, n), &j->files[i], sizeof j->files[i]);
+            atomic_store_explicit(&f->n, ++n, memory_order_release);
+        }
+    return PERI_OK;
+}
+
+peri_status pe_files_create(pe_history *h, uint64_t from, pe_files **out)
+{
+    pe_files *f = pe_calloc(&h->host, sizeof *f);
+    if (!f)
+        return PERI_ERR_NOMEM;
+    pe_array_init(&f->list, &h->host, sizeof(pe_jfile *));
+    peri_status status = add_files(h, f, from);
+    if (status != PERI_OK) {
+        pe_files_free(NULL, f, (uint64_t)(uintptr_t)&h->host);
+        return status;
+    }
+    *out = f;
+    return PERI_OK;
+}
+
+peri_status pe_files_extend(pe_history *h)
+{
+    pe_files *f = atomic_load_explicit(&h->view, memory_order_relaxed)->files;
+    size_t n = pe_files_count(f);
+    PE_TRY(add_files(h, f, n ? pe_files_at(f, n - 1)->number + 1 : 0));
+    h->files_version = h->journal->files_version;
+    return PERI_OK;
+}
+
+peri_status pe_view_create(pe_history *h, pe_table *table, pe_base *base, pe_files *files,
                            pe_view **out)
 {
-    size_t skip = 0, n = h->journal->n_files;
-    while (skip < n && h->journal->files[skip]->number < from)
-        skip++;
-    n -= skip;
-    pe_view *v = pe_alloc(&h->host, sizeof *v + n * sizeof *v->files);
+    pe_view *v = pe_alloc(&h->host, sizeof *v);
     if (!v)
         return PERI_ERR_NOMEM;
-    v->table = table;
-    v->base = base;
-    v->n_files = n;
-    if (n)
-        memcpy(v->files, h->journal->files + skip, n * sizeof *v->files);
+    *v = (pe_view){table, base, files};
     *out = v;
     return PERI_OK;
 }
@@ -41,15 +79,6 @@ void pe_view_publish(pe_history *h, pe_view *v)
     atomic_store_explicit(&h->view, v, memory_order_release);
     if (old)
         pe_epoch_retire(&h->epoch, free_view, old, (uint64_t)(uintptr_t)&h->host);
-}
-
-peri_status pe_history_renew_view(pe_history *h)
-{
-    pe_view *old = atomic_load_explicit(&h->view, memory_order_relaxed), *v;
-    PE_TRY(pe_epoch_reserve(&h->epoch, 1));
-    PE_TRY(pe_view_create(h, old->table, old->base, 0, &v));
-    pe_view_publish(h, v);
-    return PERI_OK;
 }
 
 /* ---- life ---- */
@@ -79,14 +108,18 @@ static peri_status open_parts(pe_history *h)
                             .file_size = h->config.file_size};
     PE_TRY(pe_journal_open(&h->journal, &h->host, &h->epoch, &jc));
     h->config.dir = h->journal->dir;
-    h->key_seed = pe_journal_file_seed(h->journal->manifest.uuid, 0);
+    h->key_seed = pe_journal_file_seed(h->journal->uuid, 0);
     uint64_t number = h->journal->manifest.owner[PE_OWNER_BASE];
     if (number)
         PE_TRY(pe_base_open(&base, h, number));
+    pe_files *files = NULL;
     peri_status status = pe_hint_load(h, base, &table, &from);
     if (status == PERI_OK)
-        status = pe_view_create(h, table, base, 0, &v);
+        status = pe_files_create(h, 0, &files);
+    if (status == PERI_OK)
+        status = pe_view_create(h, table, base, files, &v);
     if (status != PERI_OK) {
+        pe_files_free(NULL, files, (uint64_t)(uintptr_t)&h->host);
         pe_table_free(table, &h->host);
         if (base)
             pe_base_unpin(NULL, base, (uint64_t)(uintptr_t)&h->host);
@@ -96,9 +129,7 @@ static peri_status open_parts(pe_history *h)
     atomic_store(&h->horizon, base ? base->horizon : 0);
     atomic_store(&h->published, from.sequence);
     status = pe_journal_recover(h->journal, &from, pe_history_apply, h);
-    if (status == PERI_OK)
-        status = pe_history_renew_view(h);
-    return status;
+    return status == PERI_OK ? pe_files_extend(h) : status;
 }
 
 peri_status pe_history_open(pe_history **out, const peri_env *env, const pe_history_config *config)
@@ -157,7 +188,8 @@ void pe_history_close(pe_history *h)
         pe_table_free(v->table, &h->host);
         if (v->base)
             pe_base_unpin(NULL, v->base, (uint64_t)(uintptr_t)&h->host);
-        pe_free(&h->host, v, sizeof *v + v->n_files * sizeof *v->files);
+        pe_files_free(NULL, v->files, (uint64_t)(uintptr_t)&h->host);
+        pe_free(&h->host, v, sizeof *v);
     }
     pe_journal_close(h->journal, forked);
     if (!forked) {
@@ -193,16 +225,17 @@ void pe_history_get_info(const pe_history *history, pe_history_info *out)
     pe_reader *reader = pe_epoch_enter(&h->epoch);
     const pe_view *v = atomic_load_explicit(&h->view, memory_order_acquire);
     memset(out, 0, sizeof *out);
-    memcpy(out->uuid, h->journal->manifest.uuid, 16);
-    memcpy(out->history, h->journal->manifest.history, 16);
+    memcpy(out->uuid, h->journal->uuid, 16);
+    memcpy(out->history, h->journal->history, 16);
     out->sequence = atomic_load(&h->published);
     out->synced = atomic_load(&h->journal->synced);
     out->keys = atomic_load(&h->keys);
     out->live = atomic_load(&h->live);
     out->horizon = atomic_load(&h->horizon);
-    out->files = v->n_files + (v->base != NULL);
-    for (size_t i = 0; i < v->n_files; i++)
-        out->file_bytes += atomic_load(&v->files[i]->written);
+    size_t n_files = pe_files_count(v->files);
+    out->files = n_files + (v->base != NULL);
+    for (size_t i = 0; i < n_files; i++)
+        out->file_bytes += atomic_load(&pe_files_at(v->files, i)->written);
     if (v->base)
         out->file_bytes += pe_segr_size(v->base->segment);
     out->syncs = atomic_load(&h->journal->n_syncs);

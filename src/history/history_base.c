@@ -82,7 +82,7 @@ peri_status pe_table_map(pe_table **out, pe_history *h, const char *path, uint32
     peri_status status = pe_segr_open(&t->hint, &h->host, path, PE_SEGMENT_MAP_COW);
     if (status == PERI_OK)
         status = pe_segr_expect(t->hint, kind, 1, 0);
-    if (status == PERI_OK && memcmp(pe_segr_id(t->hint)->uuid, h->journal->manifest.uuid, 16) != 0)
+    if (status == PERI_OK && memcmp(pe_segr_id(t->hint)->uuid, h->journal->uuid, 16) != 0)
         status = pe_fail(PERI_ERR_CORRUPT, "%s: this file belongs elsewhere", path);
     if (status == PERI_OK)
         status = pe_table_load(t->hint, head, &t->slots);
@@ -117,7 +117,7 @@ static peri_status load_base(pe_base *b, pe_history *h, const char *path)
     PE_TRY(pe_segr_open(&b->segment, &h->host, path, PE_SEGMENT_MAP));
     PE_TRY(pe_segr_expect(b->segment, PE_BASE_KIND, 1, 0));
     const pe_segment_id *id = pe_segr_id(b->segment);
-    if (memcmp(id->uuid, h->journal->manifest.uuid, 16) != 0 || id->generation != b->number)
+    if (memcmp(id->uuid, h->journal->uuid, 16) != 0 || id->generation != b->number)
         return pe_fail(PERI_ERR_CORRUPT, "%s: this file belongs elsewhere", path);
     PE_TRY(pe_table_load(b->segment, &head, &slots));
     const pe_section *data = pe_segr_find(b->segment, PE_TAG_DATA);
@@ -145,7 +145,7 @@ peri_status pe_base_open(pe_base **out, pe_history *h, uint64_t number)
         return PERI_ERR_NOMEM;
     atomic_init(&b->pins, 1);
     b->number = number;
-    b->seed = pe_journal_file_seed(h->journal->manifest.uuid, number);
+    b->seed = pe_journal_file_seed(h->journal->uuid, number);
     peri_status status = pe_journal_path(h->journal, number, "peb", &path, &room);
     if (status == PERI_OK) {
         status = load_base(b, h, path);
@@ -165,5 +165,5 @@ peri_status pe_base_find(const pe_history *h, const pe_view *v, peri_slice key, 
 {
     pe_table t = {(pe_slot *)(uintptr_t)v->base->slots, v->base->mask, 0, NULL};
     pe_slot *slot;
-    return pe_table_find(h, v, &t, pe_history_hash(h, key), key, &slot, out);
+    return pe_table_find(h, v, &t, pe_history_hash(h, key), key, 1, &slot, out);
 }

@@ -45,7 +45,7 @@ peri_status pe_history_check(pe_history *h, uint64_t *faults)
     peri_status status = pe_read_begin(&c.r, h, 0);
     if (status == PERI_OK) {
         const pe_view *v = c.r.view;
-        uint64_t since = v->n_files ? v->files[0]->first - 1 : 0;
+        uint64_t since = pe_files_count(v->files) ? pe_files_at(v->files, 0)->first - 1 : 0;
         fault(&c, pe_read_changes(&c.r, since, check_version, &c));
         for (uint64_t i = 0; i <= v->table->mask; i++) {
             uint64_t place = atomic_load(&v->table->slots[i].place);

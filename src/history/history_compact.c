@@ -209,7 +209,7 @@ static peri_status do_key(compaction *c, uint64_t place)
     pe_read r;
     peri_slice key;
     PE_TRY(pe_read_begin(&r, c->h, 0));
-    peri_status status = pe_view_key(c->h, r.view, place, &key);
+    peri_status status = pe_view_key(c->h, r.view, place, 1, &key);
     if (status == PERI_OK)
         status = gather(c, &r, key);
     /* The key itself may lie in a buffer: only then it is younger than upto, and dropped here. */
@@ -227,7 +227,7 @@ static peri_status write_base(compaction *c, pe_progress *progress)
     pe_segment_id id = {.kind = PE_BASE_KIND, .version_major = 1, .generation = c->number};
     char *path;
     size_t room;
-    memcpy(id.uuid, c->h->journal->manifest.uuid, 16);
+    memcpy(id.uuid, c->h->journal->uuid, 16);
     PE_TRY(pe_journal_path(c->h->journal, c->number, "peb", &path, &room));
     peri_status status = pe_segw_open(&c->w, &c->h->host, path, &id);
     pe_free(&c->h->host, path, room);
@@ -262,11 +262,11 @@ static peri_status begin_locked(compaction *c)
     if (j->files[j->n_files - 1]->first < j->next_sequence)
         PE_TRY(pe_journal_rotate(j, 0));
     if (h->files_version != j->files_version)
-        PE_TRY(pe_history_renew_view(h));
+        PE_TRY(pe_files_extend(h));
     c->upto = j->next_sequence - 1;
     c->number = pe_journal_new_number(j);
-    c->seed = pe_journal_file_seed(j->manifest.uuid, c->number);
-    memcpy(c->head.history, j->manifest.history, 16);
+    c->seed = pe_journal_file_seed(j->uuid, c->number);
+    memcpy(c->head.history, j->history, 16);
     c->head.last = c->upto;
     c->head.horizon = atomic_load(&h->horizon);
     pthread_mutex_lock(&h->snapshots_lock);
@@ -327,6 +327,7 @@ typedef struct switching {
     pe_history *h;
     pe_base *base;
     pe_table *table;
+    pe_files *files;
     pe_view *view;
     uint64_t keys, live;
     uint64_t *fresh; /* places of keys that the base has not */
@@ -392,7 +393,8 @@ static peri_status prepare(switching *s, const compaction *c, uint64_t first)
     PE_TRY(pe_journal_flush(h->journal));
     PE_TRY(pe_base_open(&s->base, h, c->number));
     PE_TRY(new_table(s, c->upto));
-    PE_TRY(pe_view_create(h, s->table, s->base, first, &s->view));
+    PE_TRY(pe_files_create(h, first, &s->files));
+    PE_TRY(pe_view_create(h, s->table, s->base, s->files, &s->view));
     s->keys = s->base->keys;
     s->live = s->base->live;
     PE_TRY(pe_read_begin(&r, h, 0));
@@ -400,7 +402,7 @@ static peri_status prepare(switching *s, const compaction *c, uint64_t first)
     pe_read_end(&r);
     PE_TRY(status);
     PE_TRY(pe_array_reserve(&h->recent, &h->epoch, s->n_fresh, 0));
-    return pe_epoch_reserve(&h->epoch, h->journal->n_files + 4);
+    return pe_epoch_reserve(&h->epoch, h->journal->n_files + 5);
 }
 
 static peri_status switch_over(compaction *c)
@@ -436,16 +438,20 @@ static peri_status switch_over(compaction *c)
         atomic_store(&h->live, s.live);
         pe_table *table = old->table;
         pe_base *base = old->base;
+        pe_files *files = old->files;
         pe_view_publish(h, s.view);
         pthread_mutex_unlock(&h->order);
+        pe_journal_retire_dropped(j);
         pe_epoch_retire(&h->epoch, retire_table, table, host);
+        pe_epoch_retire(&h->epoch, pe_files_free, files, host);
         if (base)
             pe_epoch_retire(&h->epoch, pe_base_unpin, base, host);
         h->hinted = h->journal_bytes = 0;
         pe_epoch_reclaim(&h->epoch);
     } else {
         if (s.view)
-            pe_free(&h->host, s.view, sizeof *s.view + s.view->n_files * sizeof *s.view->files);
+            pe_free(&h->host, s.view, sizeof *s.view);
+        pe_files_free(NULL, s.files, host);
         pe_table_free(s.table, &h->host);
         if (s.base)
             pe_base_unpin(NULL, s.base, host);

@@ -25,8 +25,8 @@ static peri_status try_hint(pe_history *h, const pe_base *base, pe_table **table
     peri_status status = pe_table_map(table, h, path, PE_HINT_KIND, &head);
     pe_free(&h->host, path, room);
     PE_TRY(status);
-    if (memcmp(head.history, m->history, 16) != 0 || head.base != (base ? base->number : 0) ||
-        !is_listed(m, head.file, head.last)) {
+    if (memcmp(head.history, h->journal->history, 16) != 0 ||
+        head.base != (base ? base->number : 0) || !is_listed(m, head.file, head.last)) {
         pe_table_free(*table, &h->host);
         *table = NULL;
         return PERI_ERR_NOT_FOUND;
@@ -75,7 +75,7 @@ static peri_status take_copy(pe_history *h, copy *c)
     pe_journal *j = h->journal;
     PE_TRY(pe_journal_flush(j));
     pe_jfile *f = j->files[j->n_files - 1];
-    memcpy(c->head.history, j->manifest.history, 16);
+    memcpy(c->head.history, j->history, 16);
     c->head.last = j->next_sequence - 1;
     c->head.slots = v->table->mask + 1;
     c->head.keys = atomic_load(&h->keys);
@@ -110,7 +110,7 @@ static peri_status write_copy(pe_history *h, const copy *c)
     pe_segw *w;
     char *path;
     size_t room;
-    memcpy(id.uuid, h->journal->manifest.uuid, 16);
+    memcpy(id.uuid, h->journal->uuid, 16);
     PE_TRY(pe_journal_path(h->journal, c->number, "peh", &path, &room));
     peri_status status = pe_segw_open(&w, &h->host, path, &id);
     if (status == PERI_OK) {

@@ -9,6 +9,7 @@ typedef struct sorter {
     const pe_history *h;
     const pe_view *v;
     peri_status status; /* of the first key that could not be read */
+    int verified;       /* the keys at hand have just been: do not hash them at each comparison */
 } sorter;
 
 uint64_t pe_key_prefix(peri_slice key)
@@ -30,7 +31,7 @@ static int compare_keys(peri_slice a, peri_slice b)
 static peri_slice key_of(sorter *s, uint64_t place)
 {
     peri_slice key = {"", 0};
-    peri_status status = pe_view_key(s->h, s->v, place, &key);
+    peri_status status = pe_view_key(s->h, s->v, place, !s->verified, &key);
     if (status != PERI_OK && s->status == PERI_OK)
         s->status = status;
     return key;
@@ -136,7 +137,9 @@ static peri_status make_run(pe_history *h, sorter *s, pe_entry *e, size_t n)
         return PERI_ERR_NOMEM;
     for (size_t i = 0; i < n; i++)
         e[i].prefix = pe_key_prefix(key_of(s, e[i].place));
+    s->verified = s->status == PERI_OK;
     size_t kept = sort(s, e, n, room);
+    s->verified = 0;
     pe_free(&h->host, room, (n + 1) * sizeof *room);
     PE_TRY(s->status);
     pe_entry *exact = pe_alloc(&h->host, kept * sizeof *exact);
@@ -234,7 +237,7 @@ static peri_status bring_up(pe_history *h, sorter *s)
 
 peri_status pe_order_all(pe_history *h, const pe_view *v)
 {
-    sorter s = {h, v, PERI_OK};
+    sorter s = {h, v, PERI_OK, 0};
     PE_TRY(bring_up(h, &s));
     while (h->n_runs > 1)
         PE_TRY(merge_last_two(h, &s));
@@ -273,7 +276,7 @@ static size_t lower_bound(sorter *s, const pe_run *r, peri_slice key, int after)
 static peri_status gather(pe_history *h, const pe_view *v, peri_slice prefix, peri_slice from,
                           int after, uint64_t out[CHUNK], size_t *n, int *more)
 {
-    sorter s = {h, v, PERI_OK};
+    sorter s = {h, v, PERI_OK, 0};
     size_t at[PE_RUNS];
     *n = 0;
     *more = 0;
@@ -310,7 +313,7 @@ static peri_status give(pe_read *r, uint64_t place, int deleted, pe_scan_fn fn, 
                         peri_slice *key)
 {
     pe_version v;
-    PE_TRY(pe_view_key(r->history, r->view, place, key));
+    PE_TRY(pe_view_key(r->history, r->view, place, 1, key));
     peri_status status = pe_read_version(r, *key, &v);
     if (status == PERI_ERR_NOT_FOUND)
         return PERI_OK; /* came later than this read */

@@ -54,13 +54,32 @@ typedef struct pe_base {
     _Atomic uint32_t pins;
 } pe_base;
 
+/* The journal's files since the base, ascending by number; it only grows. A table that is in use is
+ * written to, so a reader may find places in files that came after its view: the list is shared by
+ * all views up to the next compaction. */
+typedef struct pe_files {
+    pe_array list; /* of pe_jfile * */
+    _Atomic size_t n;
+} pe_files;
+
 /* What readers hold on to, replaced whole. */
 typedef struct pe_view {
     pe_table *table;
     pe_base *base; /* or NULL */
-    size_t n_files;
-    pe_jfile *files[];
+    pe_files *files;
 } pe_view;
+
+static inline pe_jfile *pe_files_at(const pe_files *f, size_t i)
+{
+    pe_jfile *file;
+    memcpy(&file, pe_array_at(&f->list, i), sizeof file);
+    return file;
+}
+
+static inline size_t pe_files_count(const pe_files *f)
+{
+    return atomic_load_explicit(&((pe_files *)(uintptr_t)f)->n, memory_order_acquire);
+}
 
 /* A key in order: its first 8 bytes as a big-endian number, and the place of some version. */
 typedef struct pe_entry {
@@ -86,7 +105,7 @@ struct pe_history {
     _Atomic uint64_t published;
     _Atomic uint64_t horizon;
     _Atomic uint64_t keys, live;
-    uint64_t files_version; /* of the journal's list, that the view shows */
+    uint64_t files_version; /* of the journal's list, that the view's shows */
     uint64_t scanned;
     uint64_t key_seed;
     /* scratch of the writer */
@@ -117,8 +136,11 @@ uint64_t pe_history_hash(const pe_history *h, peri_slice key);
 peri_status pe_table_create(pe_table **out, pe_host *host, uint64_t keys);
 void pe_table_free(pe_table *t, pe_host *host);
 /* The slot of a key, or the empty one where it would go; NULL only when a damaged table is full. */
+/* verify 0: the version that is found is within bounds and of that key, its checksum is not looked
+ * at; a put needs no more of it than its depth, and a value of a kilobyte is sixteen lines of cache
+ * to hash. */
 peri_status pe_table_find(const pe_history *h, const pe_view *v, const pe_table *t, uint64_t hash,
-                          peri_slice key, pe_slot **slot, pe_version *newest);
+                          peri_slice key, int verify, pe_slot **slot, pe_version *newest);
 /* Make room for n more keys; may replace the view. */
 peri_status pe_history_reserve_keys(pe_history *h, uint64_t n);
 /* Put a slot into a table that nobody sees yet. */
@@ -131,21 +153,26 @@ size_t pe_op_put(unsigned char *b, uint64_t seed, uint64_t offset, const pe_vers
 /* Read one within `room` bytes: bounds only. 0 = it makes no sense. *size: to the next one. */
 int pe_op_get(const unsigned char *b, uint64_t room, pe_version *v, uint64_t *size);
 int pe_op_verify(const unsigned char *b, uint64_t seed, uint64_t offset);
-/* The version at a place, verified. */
+/* The version at a place, verified, or only within bounds. */
+peri_status pe_view_peek(const pe_history *h, const pe_view *v, uint64_t place, pe_version *out);
 peri_status pe_view_version(const pe_history *h, const pe_view *v, uint64_t place, pe_version *out);
-/* Its key alone, unverified but within bounds: for comparisons on the way. */
-peri_status pe_view_key(const pe_history *h, const pe_view *v, uint64_t place, peri_slice *key);
+/* Its key alone. verify 0: within bounds only, for a place that has just been verified. */
+peri_status pe_view_key(const pe_history *h, const pe_view *v, uint64_t place, int verify,
+                        peri_slice *key);
 peri_status pe_view_former(const pe_history *h, const pe_view *v, pe_version *at);
 pe_jfile *pe_view_file(const pe_view *v, uint64_t number);
 
 /* ---- views (history.c) ---- */
-/* A view of the journal's files from number `from` on, with that table and base; nothing is
- * published. */
-peri_status pe_view_create(pe_history *h, pe_table *table, pe_base *base, uint64_t from,
+/* The journal's files from number `from` on. */
+peri_status pe_files_create(pe_history *h, uint64_t from, pe_files **out);
+void pe_files_free(void *owner, void *files, uint64_t host);
+/* Take in those that the journal has begun since. */
+peri_status pe_files_extend(pe_history *h);
+/* A view of those three; nothing is published. */
+peri_status pe_view_create(pe_history *h, pe_table *table, pe_base *base, pe_files *files,
                            pe_view **out);
 /* Publish it; the former one is retired (reserve 1), not what it points to. */
 void pe_view_publish(pe_history *h, pe_view *v);
-peri_status pe_history_renew_view(pe_history *h);
 peri_status pe_history_writable(const pe_history *h);
 
 /* ---- base and hint (history_base.c, history_hint.c) ---- */

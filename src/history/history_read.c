@@ -52,7 +52,7 @@ peri_status pe_read_head(pe_read *r, peri_slice key, pe_version *out)
     if (key.size == 0 || key.size > PE_KEY_MAX || !key.data)
         return pe_fail(PERI_ERR_ARG, "a key of %zu bytes, expected 1 to %d", key.size, PE_KEY_MAX);
     return pe_table_find(r->history, r->view, r->view->table, pe_history_hash(r->history, key), key,
-                         &slot, out);
+                         1, &slot, out);
 }
 
 peri_status pe_read_former(pe_read *r, pe_version *v)
@@ -179,13 +179,14 @@ static peri_status give_file(pe_read *r, pe_jfile *f, uint64_t since, pe_scan_fn
 
 peri_status pe_read_changes(pe_read *r, uint64_t since, pe_scan_fn fn, void *ctx)
 {
-    const pe_view *v = r->view;
-    if (v->n_files && since + 1 < v->files[0]->first)
+    const pe_files *files = r->view->files;
+    size_t n = pe_files_count(files);
+    if (n && since + 1 < pe_files_at(files, 0)->first)
         return pe_fail(PERI_ERR_STATE,
                        "changes since sequence %llu: those before %llu are compacted",
-                       (unsigned long long)since, (unsigned long long)v->files[0]->first);
-    for (size_t i = 0; i < v->n_files; i++)
-        if (i + 1 == v->n_files || v->files[i + 1]->first > since + 1)
-            PE_TRY(give_file(r, v->files[i], since, fn, ctx));
+                       (unsigned long long)since, (unsigned long long)pe_files_at(files, 0)->first);
+    for (size_t i = 0; i < n; i++)
+        if (i + 1 == n || pe_files_at(files, i + 1)->first > since + 1)
+            PE_TRY(give_file(r, pe_files_at(files, i), since, fn, ctx));
     return PERI_OK;
 }

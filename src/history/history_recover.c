@@ -7,7 +7,7 @@ peri_status pe_table_apply(pe_history *h, const pe_view *v, pe_table *t, const p
     pe_slot *slot;
     pe_version newest;
     uint64_t hash = pe_history_hash(h, op->key);
-    peri_status status = pe_table_find(h, v, t, hash, op->key, &slot, &newest);
+    peri_status status = pe_table_find(h, v, t, hash, op->key, 0, &slot, &newest);
     *is_new = status == PERI_ERR_NOT_FOUND;
     if (status != PERI_OK && !*is_new)
         return status;
@@ -26,7 +26,7 @@ peri_status pe_history_apply(void *history, const pe_jrecord *r)
 {
     pe_history *h = history;
     if (!pe_view_file(atomic_load(&h->view), r->file->number))
-        PE_TRY(pe_history_renew_view(h));
+        PE_TRY(pe_files_extend(h));
     uint64_t keys = 0, live = 0;
     for (uint64_t at = 0, step; at < r->size; at += step) {
         pe_version op;

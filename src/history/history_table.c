@@ -51,7 +51,7 @@ void pe_table_insert(pe_table *t, uint64_t hash, uint64_t place)
 }
 
 peri_status pe_table_find(const pe_history *h, const pe_view *v, const pe_table *t, uint64_t hash,
-                          peri_slice key, pe_slot **slot, pe_version *newest)
+                          peri_slice key, int verify, pe_slot **slot, pe_version *newest)
 {
     uint64_t i = hash & t->mask;
     for (uint64_t probes = 0; probes <= t->mask; probes++, i = (i + 1) & t->mask) {
@@ -63,11 +63,13 @@ peri_status pe_table_find(const pe_history *h, const pe_view *v, const pe_table 
         }
         if (atomic_load_explicit(&s->hash, memory_order_relaxed) != hash)
             continue;
-        PE_TRY(pe_view_version(h, v, place, newest));
-        if (newest->key.size == key.size && memcmp(newest->key.data, key.data, key.size) == 0) {
-            *slot = s;
+        *slot = s;
+        PE_TRY(verify ? pe_view_version(h, v, place, newest) : pe_view_peek(h, v, place, newest));
+        if (newest->key.size == key.size && memcmp(newest->key.data, key.data, key.size) == 0)
             return PERI_OK;
-        }
+        /* The same hash and another key: once in 2^64, or damage. */
+        if (!verify)
+            PE_TRY(pe_view_version(h, v, place, newest));
     }
     *slot = NULL;
     return pe_fail(PERI_ERR_CORRUPT, "%s: the table of keys has no end", h->journal->dir);
@@ -88,7 +90,7 @@ peri_status pe_history_reserve_keys(pe_history *h, uint64_t n)
         return PERI_OK;
     PE_TRY(pe_epoch_reserve(&h->epoch, 2));
     PE_TRY(pe_table_create(&t, &h->host, (keys + n) * 2));
-    peri_status status = pe_view_create(h, t, v->base, 0, &next);
+    peri_status status = pe_view_create(h, t, v->base, v->files, &next);
     if (status != PERI_OK) {
         pe_table_free(t, &h->host);
         return status;

@@ -68,14 +68,18 @@ int pe_op_verify(const unsigned char *b, uint64_t seed, uint64_t offset)
 
 pe_jfile *pe_view_file(const pe_view *v, uint64_t number)
 {
-    size_t low = 0, high = v->n_files;
-    if (high && v->files[high - 1]->number == number) /* the newest is asked for most */
-        return v->files[high - 1];
+    size_t low = 0, high = pe_files_count(v->files);
+    if (high) { /* the newest is asked for most */
+        pe_jfile *f = pe_files_at(v->files, high - 1);
+        if (f->number == number)
+            return f;
+    }
     while (low < high) {
         size_t mid = (low + high) / 2;
-        if (v->files[mid]->number == number)
-            return v->files[mid];
-        if (v->files[mid]->number < number)
+        pe_jfile *f = pe_files_at(v->files, mid);
+        if (f->number == number)
+            return f;
+        if (f->number < number)
             low = mid + 1;
         else
             high = mid;
@@ -161,14 +165,26 @@ peri_status pe_view_version(const pe_history *h, const pe_view *v, uint64_t plac
     return PERI_OK;
 }
 
-peri_status pe_view_key(const pe_history *h, const pe_view *v, uint64_t place, peri_slice *key)
+peri_status pe_view_peek(const pe_history *h, const pe_view *v, uint64_t place, pe_version *out)
+{
+    spot s;
+    uint64_t size;
+    PE_TRY(find_spot(h, v, place, &s));
+    if (!pe_op_get(s.b, s.room, out, &size))
+        return damaged(&s, "no version is here");
+    out->place = place;
+    return PERI_OK;
+}
+
+peri_status pe_view_key(const pe_history *h, const pe_view *v, uint64_t place, int verify,
+                        peri_slice *key)
 {
     spot s;
     pe_version at;
     uint64_t size;
     PE_TRY(find_spot(h, v, place, &s));
-    if (!pe_op_get(s.b, s.room, &at, &size))
-        return damaged(&s, "no version is here");
+    if (!pe_op_get(s.b, s.room, &at, &size) || (verify && !verify_spot(&s, at.size)))
+        return damaged(&s, "the checksum of a version fails");
     *key = at.key;
     return PERI_OK;
 }

@@ -110,7 +110,8 @@ static peri_status look_up(pe_history *h, const pe_view *v, const pe_write *w, s
         op->depth = former->depth + 1;
         return PERI_OK;
     }
-    peri_status status = pe_table_find(h, v, v->table, p->hash, w[i].key, &p->slot, &newest);
+    peri_status status = pe_table_find(h, v, v->table, p->hash, w[i].key, w[i].kind == PE_OP_DELETE,
+                                       &p->slot, &newest);
     if (status == PERI_OK) {
         op->prev = newest.place;
         op->depth = newest.depth + 1 ? newest.depth + 1 : UINT32_MAX;
@@ -214,7 +215,7 @@ static peri_status write_locked(pe_history *h, const pe_write *w, size_t n, uint
     }
     PE_TRY(pe_journal_reserve(h->journal, room, &payload, &offset, &f));
     if (h->files_version != h->journal->files_version) {
-        PE_TRY(pe_history_renew_view(h));
+        PE_TRY(pe_files_extend(h));
         pe_epoch_reclaim(&h->epoch);
     }
     PE_TRY(reserve_scratch(h, n));

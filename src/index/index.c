@@ -118,6 +118,7 @@ peri_status pe_index_begin_write(peri_index *ix)
 
 void pe_index_end_write(peri_index *ix)
 {
+    pe_epoch_let_go(&ix->epoch);
     pe_epoch_reclaim(&ix->epoch);
     pe_host_unlimit(&ix->host);
     pthread_mutex_unlock(&ix->write);

@@ -11,7 +11,7 @@
 
 enum { AT = 10, REACH_EFFORT = 160 };
 
-static const uint32_t efforts[PE_CURVE_MAX] = {10,  14,  20,  28,  40,  56,  80,   112,
+static const uint32_t efforts[PE_CURVE_MAX] = {16,  20,  24,  32,  40,  56,  80,   112,
                                                160, 224, 320, 448, 640, 960, 1440, 2160};
 
 typedef struct run {

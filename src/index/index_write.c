@@ -121,7 +121,7 @@ static peri_status put_part(put *p, size_t first, size_t n, size_t *done)
 {
     peri_index *ix = p->ix;
     uint32_t next = pe_slots_count(&ix->slots), dim = ix->space.dim;
-    PE_TRY(pe_epoch_reserve(&ix->epoch, 2 * most_replaced(p, first, n) + 64));
+    PE_TRY(pe_epoch_hold(&ix->epoch, 2 * most_replaced(p, first, n) + 64));
     for (size_t i = 0; i < n; i++) {
         p->slots[i] = pe_slots_take(&ix->slots, &next);
         pe_rows_set(&ix->rows, p->slots[i], p->rows + (first + i) * dim, p->norms[first + i],
@@ -349,7 +349,7 @@ peri_status peri_index_reserve(peri_index *ix, size_t rows)
 
 static peri_status remove_id(peri_index *ix, uint64_t id)
 {
-    PE_TRY(pe_epoch_reserve(&ix->epoch, 64));
+    PE_TRY(pe_epoch_hold(&ix->epoch, 64));
     uint32_t slot = pe_slots_unbind(&ix->slots, id);
     if (slot == PE_NO_SLOT)
         return pe_fail(PERI_ERR_NOT_FOUND, "no id %llu", (unsigned long long)id);

@@ -65,10 +65,11 @@ typedef struct pe_dist {
 typedef float (*pe_cosine_fn)(const void *q, const void *row, uint32_t dim);
 
 /* What below32 makes of sums: key = base + add[i] + scale[i] * (offset + step * sum[i]), and with
- * it a lower bound: key - slack * error[i]. */
+ * it a lower bound: (key - slack * error[i]) + blur * scale[i]. Scales are not positive. */
 typedef struct pe_scan {
     float base, offset, step, slack, bound;
     const float *add, *scale, *error; /* 32 each */
+    float blur;
 } pe_scan;
 
 typedef struct pe_kernels {

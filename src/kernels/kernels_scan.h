@@ -41,15 +41,18 @@ static uint32_t below32(const uint8_t *codes, const uint8_t *luts, size_t groups
     uint32_t below = 0;
     const pv base = pv_all(scan->base), offset = pv_all(scan->offset), step = pv_all(scan->step);
     const pv slack = pv_all(scan->slack), bound = pv_all(scan->bound);
+    const pv blur = pv_all(scan->blur);
     scan_sums(codes, luts, groups, sums);
     PE_UNROLL
     for (size_t i = 0; i < 32; i += PV) {
         /* As signed: below 2^31, and the older levels convert no other. */
         const pvi sum = (pvi) * (const pvi_mem *)(const void *)(sums + i);
         const pv dot = offset + step * __builtin_convertvector(sum, pv);
-        const pv k = base + pv_load(scan->add + i) + pv_load(scan->scale + i) * dot;
+        const pv scale = pv_load(scan->scale + i);
+        const pv k = base + pv_load(scan->add + i) + scale * dot;
         pv_store(key + i, k);
-        below |= pv_mask((pvi)(k - slack * pv_load(scan->error + i) < bound)) << i;
+        const pv lower = k - slack * pv_load(scan->error + i) + blur * scale;
+        below |= pv_mask((pvi)(lower < bound)) << i;
     }
     return below;
 }

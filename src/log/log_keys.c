@@ -26,7 +26,8 @@ static peri_status give(void *ctx, const pe_version *v)
 
 static int starts(peri_slice text, peri_slice with)
 {
-    return text.size >= with.size && memcmp(text.data, with.data, with.size) == 0;
+    return with.size == 0 ||
+           (text.size >= with.size && memcmp(text.data, with.data, with.size) == 0);
 }
 
 peri_status peri_log_keys(const peri_log *log, const peri_log_select *select, peri_log_key_fn fn,

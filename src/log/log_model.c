@@ -60,7 +60,7 @@ static peri_status read_info(const peri_log *log, peri_slice name, uint64_t vers
     pe_name_key k;
     peri_atom a;
     peri_buf buf = {0};
-    uint64_t last;
+    uint64_t last = 0;
     int64_t stage;
     PE_TRY(newest(log, name, &last));
     if (version == 0)
@@ -254,7 +254,7 @@ peri_status peri_model_production(const peri_log *log, peri_slice name, peri_mod
 static peri_status find_production(const peri_log *log, peri_slice name, uint64_t changed,
                                    uint32_t stage, uint64_t *out)
 {
-    uint64_t last;
+    uint64_t last = 0;
     PE_TRY(newest(log, name, &last));
     *out = 0;
     for (uint64_t v = last; v > 0; v--) {
@@ -302,7 +302,7 @@ peri_status peri_model_set_stage(peri_log *log, peri_slice name, uint64_t versio
 
 peri_status peri_model_versions(const peri_log *log, peri_slice name, peri_model_fn fn, void *ctx)
 {
-    uint64_t last;
+    uint64_t last = 0;
     if (!log || !fn)
         return pe_fail(PERI_ERR_ARG, "log or fn is NULL");
     PE_TRY(newest(log, name, &last));

@@ -45,7 +45,10 @@ static peri_status new_manifest(pe_journal *j)
     j->is_new = 1;
     j->manifest.next_number = 1;
     PE_TRY(pe_segment_new_uuid(j->manifest.uuid));
-    return pe_segment_new_uuid(j->manifest.history);
+    PE_TRY(pe_segment_new_uuid(j->manifest.history));
+    memcpy(j->uuid, j->manifest.uuid, 16);
+    memcpy(j->history, j->manifest.history, 16);
+    return PERI_OK;
 }
 
 static peri_status read_manifest(pe_journal *j)
@@ -53,6 +56,10 @@ static peri_status read_manifest(pe_journal *j)
     char path[4096];
     pe_journal_path_text(j, "MANIFEST", path, sizeof path);
     peri_status status = pe_manifest_load(&j->manifest, j->host, path);
+    if (status == PERI_OK) {
+        memcpy(j->uuid, j->manifest.uuid, 16);
+        memcpy(j->history, j->manifest.history, 16);
+    }
     if (status != PERI_ERR_NOT_FOUND || j->config.readonly || !j->config.create)
         return status;
     if (j->lock.marked)
@@ -115,8 +122,26 @@ void pe_journal_finish(pe_journal *j)
     if (!atomic_load(&j->buffer))
         return;
     if (pe_journal_flush(j) == PERI_OK && j->config.durability >= PE_DURABLE_INTERVAL &&
-        pe_journal_wait(j, atomic_load(&j->written), &led) == PERI_OK)
+        pe_journal_wait(j, atomic_load(&j->written), &led) == PERI_OK) {
         pe_journal_mark(j);
+        /* What is durable now is told twice: a file cut off at the end of a record looks whole. */
+        if (atomic_load(&j->synced) > j->manifest.synced)
+            (void)pe_journal_commit(j, j->manifest.owner, 0, NULL, 0);
+    }
+}
+
+/* Nobody is inside any more. */
+static void free_dropped(pe_journal *j)
+{
+    while (j->n_dropped)
+        pe_journal_free_file(NULL, j->dropped[--j->n_dropped], (uint64_t)(uintptr_t)j->host);
+}
+
+void pe_journal_retire_dropped(pe_journal *j)
+{
+    while (j->n_dropped)
+        pe_epoch_retire(j->epoch, pe_journal_free_file, j->dropped[--j->n_dropped],
+                        (uint64_t)(uintptr_t)j->host);
 }
 
 void pe_journal_close(pe_journal *j, int forked)
@@ -127,6 +152,8 @@ void pe_journal_close(pe_journal *j, int forked)
     pe_ticker_stop(&j->ticker, forked);
     for (size_t i = 0; i < j->n_files; i++)
         pe_journal_free_file(NULL, j->files[i], (uint64_t)(uintptr_t)host);
+    free_dropped(j);
+    pe_free(host, j->dropped, j->dropped_room * sizeof *j->dropped);
     pe_free(host, j->files, j->files_room * sizeof *j->files);
     pe_free(host, atomic_load(&j->buffer), sizeof(pe_jbuf));
     while (j->spare) {
@@ -338,7 +365,10 @@ peri_status pe_journal_rotate(pe_journal *j, uint64_t size)
     uint64_t last = j->next_sequence - 1, room = size + PE_JOURNAL_HEADER + PE_JOURNAL_RECORD;
     int led;
     PE_TRY(pe_journal_flush(j));
-    if (j->n_unsynced == PE_JOURNAL_UNSYNCED)
+    pthread_mutex_lock(&j->sync_lock);
+    int full = j->n_unsynced == PE_JOURNAL_UNSYNCED;
+    pthread_mutex_unlock(&j->sync_lock);
+    if (full)
         PE_TRY(pe_journal_wait(j, last, &led));
     PE_TRY(reserve_swap(j));
     PE_TRY(pe_grow(j->host, &j->files, &j->files_room, j->n_files + 1, sizeof *j->files));
@@ -420,6 +450,8 @@ peri_status pe_journal_commit(pe_journal *j, const uint64_t owner[PE_MANIFEST_OW
     size_t n_drop = 0;
     while (n_drop + 1 < j->n_files && j->files[n_drop]->number < keep_from)
         n_drop++;
+    PE_TRY(
+        pe_grow(j->host, &j->dropped, &j->dropped_room, j->n_dropped + n_drop, sizeof *j->dropped));
     PE_TRY(commit_manifest(j, owner, n_drop, gone, n_gone));
     pthread_mutex_lock(&j->sync_lock);
     while (j->syncing) /* it may hold one of the files */
@@ -430,7 +462,7 @@ peri_status pe_journal_commit(pe_journal *j, const uint64_t owner[PE_MANIFEST_OW
                 j->unsynced[u--] = j->unsynced[--j->n_unsynced];
     pthread_mutex_unlock(&j->sync_lock);
     for (size_t i = 0; i < n_drop; i++)
-        pe_epoch_retire(j->epoch, pe_journal_free_file, j->files[i], (uint64_t)(uintptr_t)j->host);
+        j->dropped[j->n_dropped++] = j->files[i];
     j->n_files -= n_drop;
     memmove(j->files, j->files + n_drop, j->n_files * sizeof *j->files);
     j->files_version += n_drop != 0;

@@ -115,7 +115,10 @@ typedef struct pe_journal {
     int is_new; /* no manifest yet */
     pe_jfile **files;
     size_t n_files, files_room;
-    uint64_t files_version; /* counts changes of the list */
+    pe_jfile **dropped; /* by a commit, until they are retired */
+    size_t n_dropped, dropped_room;
+    uint8_t uuid[16], history[16]; /* the manifest's, which do not change under a reader */
+    uint64_t files_version;        /* counts changes of the list */
     /* the writing end, under the owner's lock */
     uint64_t next_sequence;
     _Atomic(pe_jbuf *) buffer;
@@ -190,10 +193,13 @@ uint64_t pe_journal_new_number(pe_journal *j);
 peri_status pe_journal_path(const pe_journal *j, uint64_t number, const char *extension,
                             char **path, size_t *room);
 /* Save the manifest with the owner's numbers changed, without the files below `keep_from`, and with
- * `gone`, files of the owner's, to be removed. The dropped files are retired by epoch (reserve
- * that first). On failure nothing has changed, or the journal is poisoned. */
+ * `gone`, files of the owner's, to be removed. On failure nothing has changed, or the journal is
+ * poisoned. */
 peri_status pe_journal_commit(pe_journal *j, const uint64_t owner[PE_MANIFEST_OWNER],
                               uint64_t keep_from, const uint64_t *gone, size_t n_gone);
+/* Retire what commit dropped by epoch (room reserved: a place for each file that there was), once
+ * readers can no longer come upon it. */
+void pe_journal_retire_dropped(pe_journal *j);
 /* For pe_epoch_retire. */
 void pe_journal_free_file(void *owner, void *file, uint64_t host);
 

@@ -52,7 +52,7 @@ static peri_status new_file(pe_jfile **out, pe_journal *j, uint64_t number, uint
     f->number = number;
     f->first = first;
     atomic_init(&f->pins, 1);
-    f->seed = pe_journal_file_seed(j->manifest.uuid, number);
+    f->seed = pe_journal_file_seed(j->uuid, number);
     peri_status status = pe_journal_path(j, number, "pej", &f->path, &f->path_room);
     if (status != PERI_OK) {
         pe_jfile_free(f, j->host);
@@ -129,7 +129,7 @@ peri_status pe_jfile_create(pe_jfile **out, pe_journal *j, uint64_t number, uint
     int made = status == PERI_OK;
     if (status == PERI_OK)
         status = map_file(f, j, map_size);
-    build_header(f, j->manifest.uuid, header);
+    build_header(f, j->uuid, header);
     if (status == PERI_OK)
         status = pe_jfile_allocate(j, f, PE_JOURNAL_HEADER);
     if (status == PERI_OK)
@@ -191,7 +191,7 @@ peri_status pe_jfile_open(pe_jfile **out, pe_journal *j, const pe_manifest_file 
     if (status == PERI_OK)
         status = pe_file_read(&f->file, header, sizeof header, 0);
     if (status == PERI_OK)
-        status = check_header(f, entry, header, j->manifest.uuid);
+        status = check_header(f, entry, header, j->uuid);
     if (status == PERI_OK) {
         uint64_t room = f->sealed ? entry->length : j->config.file_size;
         status = map_file(f, j, room > size || f->sealed ? room : size);

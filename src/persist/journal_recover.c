@@ -173,6 +173,7 @@ static peri_status start_behind(walk *w)
         j->files[i]->sealed = 1;
         pe_file_close(&j->files[i]->file);
     }
+    memcpy(j->history, j->manifest.history, 16);
     j->files[j->n_files++] = f;
     pe_journal_remove_gone(j);
     return PERI_OK;

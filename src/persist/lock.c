@@ -25,7 +25,7 @@ static peri_status say_holder(pe_lock *l)
     uint64_t size = 0;
     if (pe_file_size(&l->file, &size) == PERI_OK && size >= TEXT_SIZE &&
         pe_file_read(&l->file, text, TEXT_SIZE, 0) == PERI_OK)
-        return pe_fail(PERI_ERR_BUSY, "%s: held by another writer, process %ld", l->path,
+        return pe_fail(PERI_ERR_BUSY, "%s: process %ld is writing to what it guards", l->path,
                        strtol(text + PID_AT, NULL, 10));
     pe_detail_set(keep);
     return PERI_ERR_BUSY;

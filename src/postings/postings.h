@@ -39,6 +39,8 @@ enum {
     PE_SEGMENT_DOCS_MAX = PE_WINDOW * 65536,
     /* A put seals and merges up to this many documents by itself; larger merges are tidy's. */
     PE_MERGE_BOUNDED = 8 * PE_WINDOW,
+    /* Fewer documents than this lie in too few windows for their order to matter. */
+    PE_ORDER_FROM = 4 * PE_WINDOW,
     /* Lists of a segment: those of all entries; those of the entries that the engine marked. */
     PE_SET_ALL = 0,
     PE_SET_MARKED = 1,
@@ -48,10 +50,19 @@ enum {
 /* ---- lists ---- */
 
 /* How the values of a list are kept. Active lists hold what was put; sealing takes REAL to I16 and
- * COUNT to U8 or U16, list by list. I16: value = code * 2^exponent, at most 2^exponent off after
- * any number of merges, and 2^exponent <= the list's largest value / 2^14 at the time it was set.
+ * COUNT to U4, U8 or U16, list by list (U4: two to a byte, the first in the low half; few
+ * lists of real text have a count above 15). I16: value = code * 2^exponent, at most
+ * 2^exponent off after any number of merges, and 2^exponent <= the list's largest value / 2^14 at
+ * the time it was set.
  */
-typedef enum pe_encoding { PE_ENC_F32, PE_ENC_I16, PE_ENC_U32, PE_ENC_U8, PE_ENC_U16 } pe_encoding;
+typedef enum pe_encoding {
+    PE_ENC_F32,
+    PE_ENC_I16,
+    PE_ENC_U32,
+    PE_ENC_U8,
+    PE_ENC_U16,
+    PE_ENC_U4,
+} pe_encoding;
 
 /* One term's postings in one window. max and min bound the values: the upper half of a float,
  * rounded outwards; max >= 0 >= min. */
@@ -96,7 +107,8 @@ static inline const pe_run *pe_list_run(const pe_list *l, uint32_t run)
 float pe_list_real(const pe_list *l, uint32_t at);
 static inline uint32_t pe_list_count(const pe_list *l, uint32_t at)
 {
-    return l->encoding == PE_ENC_U8    ? ((const uint8_t *)l->values)[at]
+    return l->encoding == PE_ENC_U4    ? ((const uint8_t *)l->values)[at / 2] >> (at % 2 * 4) & 15
+           : l->encoding == PE_ENC_U8  ? ((const uint8_t *)l->values)[at]
            : l->encoding == PE_ENC_U16 ? ((const uint16_t *)l->values)[at]
                                        : ((const uint32_t *)l->values)[at];
 }
@@ -153,7 +165,7 @@ static inline size_t pe_varint_put(unsigned char *p, uint32_t x)
 
 /* The arrays of a sealed segment, in the order in which they are saved. */
 typedef enum pe_column_name {
-    PE_COL_IDS,     /* u64 a document */
+    PE_COL_IDS,     /* u64 a document; the first alone where ids are numbered onwards from it */
     PE_COL_LENGTHS, /* u32 a document */
     PE_COL_TERMS,   /* u32, ascending */
     PE_COL_HEADS,   /* pe_head a term, and one more that marks the end */
@@ -293,6 +305,12 @@ typedef struct pe_payload {
     int counts;    /* values are counts (COUNT), else floats (REAL) */
     int positions; /* each posting has positions: counts only */
     int marked;    /* the second set of lists is kept */
+    /* Give the documents of a merge a better order than that of their parts. map[i][doc] is the
+     * number from 0 to docs - 1 that a document of in[i] would have (UINT32_MAX: left out); put at
+     * place[number] the one that it shall have. Only asked from PE_ORDER_FROM documents on; not
+     * with positions. */
+    peri_status (*order)(pe_postings *p, const pe_part *in, uint32_t n, uint32_t *const *map,
+                         uint32_t docs, uint32_t *place, unsigned workers);
     /* A merge has filled `out` but for the engine's own columns: fill them (pe_column_alloc).
      * map[i][doc] is the document in `out` of a document of in[i], UINT32_MAX for one left out. */
     peri_status (*merge)(pe_postings *p, pe_segment *out, const pe_part *in, uint32_t n,

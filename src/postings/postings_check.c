@@ -60,24 +60,21 @@ static peri_status open_lists(lists *l, const pe_postings *p, const pe_segment *
     return PERI_OK;
 }
 
-static size_t value_bytes(unsigned encoding)
-{
-    return encoding == PE_ENC_U8 ? 1 : 2;
-}
-
 static int encoding_fits(const lists *l, const pe_head *h)
 {
     if (l->p->payload->counts)
-        return (h->encoding == PE_ENC_U8 || h->encoding == PE_ENC_U16) && h->exponent == 0;
+        return (h->encoding == PE_ENC_U4 || h->encoding == PE_ENC_U8 ||
+                h->encoding == PE_ENC_U16) &&
+               h->exponent == 0;
     return h->encoding == PE_ENC_I16 && h->exponent >= -90 && h->exponent <= 40;
 }
 
 static float value_of(const lists *l, const pe_head *h, uint64_t at)
 {
-    const unsigned char *v = l->values + h->value + at * value_bytes(h->encoding);
-    return h->encoding == PE_ENC_U8    ? (float)*v
-           : h->encoding == PE_ENC_U16 ? (float)*(const uint16_t *)(const void *)v
-                                       : ldexpf(*(const int16_t *)(const void *)v, h->exponent);
+    pe_list list = {.encoding = (pe_encoding)h->encoding, .exponent = h->exponent};
+    list.values = l->values + h->value;
+    return l->p->payload->counts ? (float)pe_list_count(&list, (uint32_t)at)
+                                 : pe_list_real(&list, (uint32_t)at);
 }
 
 static peri_status prove_bounds(const lists *l, const pe_head *h, const pe_run *r, uint64_t at)
@@ -145,8 +142,7 @@ static peri_status prove_list(const lists *l, uint32_t t)
         h->reserved || !encoding_fits(l, h))
         FAULT("the head of term %u makes no sense", l->terms[t]);
     n = h[1].posting - h->posting;
-    uint64_t bytes = n * value_bytes(h->encoding);
-    if (h[1].value - h->value != bytes + bytes % 2)
+    if (h[1].value - h->value != pe_value_bytes(h->encoding, n))
         FAULT("term %u has %llu postings and %llu bytes of values", l->terms[t],
               (unsigned long long)n, (unsigned long long)(h[1].value - h->value));
     if (l->pos_terms &&
@@ -185,7 +181,8 @@ peri_status pe_segment_prove(const pe_postings *p, const pe_segment *s, int deep
     const pe_column *c = s->columns;
     if (s->docs == 0 || s->docs > PE_SEGMENT_DOCS_MAX)
         FAULT("a segment of %u documents", s->docs);
-    if (c[PE_COL_IDS].size != s->docs * sizeof(uint64_t) ||
+    if ((c[PE_COL_IDS].size != s->docs * sizeof(uint64_t) &&
+         c[PE_COL_IDS].size != sizeof(uint64_t)) ||
         c[PE_COL_LENGTHS].size != s->docs * sizeof(uint32_t))
         FAULT("ids or lengths are not those of %u documents", s->docs);
     PE_TRY(prove_set(p, s, PE_SET_ALL, deep));

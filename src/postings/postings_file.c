@@ -79,12 +79,13 @@ static void save_dead(const pe_part *parts, uint32_t n, pe_segw *w)
 static void save_column(const pe_part *parts, uint32_t n, int column, pe_segw *w)
 {
     static const unsigned char zeros[PE_SEGMENT_ALIGN];
-    uint64_t any = 0;
+    uint64_t all = 0;
     for (uint32_t i = 0; i < n; i++)
-        any |= parts[i].segment->columns[column].size;
-    if (!any)
+        all += parts[i].segment->columns[column].size;
+    if (!all)
         return;
-    pe_segw_begin(w, column_tags[column], 1);
+    /* The alignment of mapped sections would make up most of a small file. */
+    pe_segw_begin(w, column_tags[column], all >= PE_HUGE);
     for (uint32_t i = 0; i < n; i++) {
         const pe_column *c = &parts[i].segment->columns[column];
         if (c->size)

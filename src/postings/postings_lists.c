@@ -44,14 +44,36 @@ static size_t map_slots(uint32_t docs)
     return slots;
 }
 
-peri_status pe_segment_index(pe_segment *s)
+/* Ids that are numbered onwards from the first need neither a map nor a column. */
+static int is_numbered(pe_segment *s)
 {
-    const uint64_t *ids = s->columns[PE_COL_IDS].data;
+    pe_column *c = &s->columns[PE_COL_IDS];
+    const uint64_t *ids = c->data;
     uint32_t doc = 0;
+    if (c->size == sizeof *ids)
+        return ids[0] <= UINT64_MAX - (s->docs - 1);
     while (doc < s->docs && ids[doc] - ids[0] == doc)
         doc++;
-    if (doc == s->docs) /* numbered onwards from the first: no map needed */
+    if (doc < s->docs || ids[0] > UINT64_MAX - (s->docs - 1))
+        return 0;
+    uint64_t *first = s->borrowed ? NULL : pe_alloc(s->host, sizeof *first);
+    if (first) {
+        *first = ids[0];
+        pe_free(s->host, c->data, (size_t)c->size);
+        *c = (pe_column){first, sizeof *first};
+    }
+    return 1;
+}
+
+peri_status pe_segment_index(pe_segment *s)
+{
+    uint32_t doc;
+    if (is_numbered(s))
         return PERI_OK;
+    const uint64_t *ids = s->columns[PE_COL_IDS].data;
+    if (s->columns[PE_COL_IDS].size != s->docs * sizeof *ids)
+        return pe_fail(PERI_ERR_CORRUPT, "%u ids from %llu on", s->docs,
+                       (unsigned long long)ids[0]);
     size_t slots = map_slots(s->docs);
     s->map = pe_calloc(s->host, slots * sizeof *s->map);
     if (!s->map)
@@ -102,7 +124,8 @@ void pe_segment_retire(void *owner, void *ptr, uint64_t arg)
 uint64_t pe_part_id(const pe_part *p, uint32_t doc)
 {
     const pe_segment *s = p->segment;
-    return s->active ? s->active->ids[doc] : ((const uint64_t *)s->columns[PE_COL_IDS].data)[doc];
+    const uint64_t *ids = s->columns[PE_COL_IDS].data;
+    return s->active ? s->active->ids[doc] : s->map ? ids[doc] : ids[0] + doc;
 }
 
 uint32_t pe_part_length(const pe_part *p, uint32_t doc)

@@ -60,6 +60,13 @@ uint32_t pe_active_terms(const pe_active *a, int set, uint32_t *terms, uint32_t 
 
 /* ---- segments ---- */
 
+/* Bytes of n values of a sealed list: even, so that each list begins at an even byte. */
+static inline uint64_t pe_value_bytes(unsigned encoding, uint64_t n)
+{
+    uint64_t bytes = encoding == PE_ENC_U4 ? (n + 1) / 2 : encoding == PE_ENC_U8 ? n : 2 * n;
+    return bytes + bytes % 2;
+}
+
 /* Bounds of a value, rounded outwards. */
 uint16_t pe_bound_up(float x);
 static inline uint16_t pe_bound_down(float x) /* x <= 0 */

@@ -21,7 +21,7 @@
 #include "kernels/kernels.h"
 #include "perigee/space.h"
 
-enum { PE_BLOCK_ROWS = 32, PE_ROTATE_PASSES = 3 };
+enum { PE_BLOCK_ROWS = 32, PE_ROTATE_PASSES = 2 };
 
 /* How the codes of an index are made; the same for dimension, bits and seed. */
 typedef struct pe_bitcode {

@@ -132,6 +132,7 @@ void pe_text_scratch_free(pe_text_scratch *s)
     pe_free(host, s->heap, s->heap_room * sizeof *s->heap);
     pe_free(host, s->bits, s->bits_room * sizeof *s->bits);
     pe_free(host, s->order, s->order_room * sizeof *s->order);
+    pe_free(host, s->known, s->known ? PE_KNOWN_DFS * sizeof *s->known : 0);
     pe_free(host, s->spots, s->spots_room * sizeof *s->spots);
     pe_free(host, s->starts, s->starts_room * sizeof *s->starts);
     pe_free(host, s, sizeof *s);

@@ -166,6 +166,13 @@ typedef struct pe_best {
     uint64_t id;
 } pe_best;
 
+/* How many live documents of a segment have a term, as long as the same ones are dead. */
+typedef struct pe_known_df {
+    uint64_t serial, edit; /* of the segment; of its dead bits */
+    uint32_t term, live;
+} pe_known_df;
+enum { PE_KNOWN_DFS = 1024 };
+
 /* Where a phrase's item stands in its run. */
 typedef struct pe_spot {
     uint32_t leaf, at;
@@ -188,7 +195,8 @@ typedef struct pe_text_scratch {
     size_t spans_room;
     pe_accepted *accepted; /* a part */
     size_t accepted_room;
-    uint64_t *words; /* their bits */
+    uint64_t accepted_for; /* the version of the snapshot that they are of; 0: to be made anew */
+    uint64_t *words;       /* their bits */
     size_t words_room;
     pe_best *heap;
     size_t heap_room;
@@ -200,6 +208,7 @@ typedef struct pe_text_scratch {
     size_t spots_room;
     uint32_t *starts; /* where a phrase may begin in a document */
     size_t starts_room;
+    pe_known_df *known; /* PE_KNOWN_DFS, made when the first dead document is met */
     pe_weights weights;
     int32_t sums[PE_WINDOW]; /* zero between windows */
 } pe_text_scratch;

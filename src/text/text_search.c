@@ -158,6 +158,23 @@ static peri_status make_leaves(const peri_text *ix, pe_text_scratch *s)
 
 /* ---- weights ---- */
 
+/* Counting the live documents of a frequent term walks its whole list, which takes longer than the
+ * search: what was counted is kept until other documents die. */
+static uint32_t live_in_part(pe_text_scratch *s, const pe_part *part, uint32_t term,
+                             const pe_list *list)
+{
+    enum { FEW = 256 }; /* are counted as fast as looked up */
+    if (!part->dead || part->segment->active || list->n < FEW)
+        return pe_list_live(part, list);
+    if (!s->known && !(s->known = pe_calloc(s->host, PE_KNOWN_DFS * sizeof *s->known)))
+        return pe_list_live(part, list);
+    uint64_t serial = part->segment->serial;
+    pe_known_df *k = &s->known[pe_mix64(serial << 32 ^ term) & (PE_KNOWN_DFS - 1)];
+    if (k->serial != serial || k->edit != part->dead->edit || k->term != term)
+        *k = (pe_known_df){serial, part->dead->edit, term, pe_list_live(part, list)};
+    return k->live;
+}
+
 static void weigh(pe_find *f)
 {
     pe_text_scratch *s = f->s;
@@ -167,7 +184,7 @@ static void weigh(pe_find *f)
         for (uint32_t p = 0; p < f->snapshot->n_parts; p++) {
             pe_list list;
             if (pe_list_open(&f->snapshot->parts[p], PE_SET_ALL, l->term, &list))
-                l->df += pe_list_live(&f->snapshot->parts[p], &list);
+                l->df += live_in_part(s, &f->snapshot->parts[p], l->term, &list);
         }
         double df = l->df, idf = log(1 + (n - df + 0.5) / (df + 0.5));
         l->scale = l->df ? (float)(idf * l->count) : 0;
@@ -335,6 +352,23 @@ static peri_status plan(pe_find *f, peri_slice query, const peri_text_query *q, 
     return PERI_OK;
 }
 
+/* Which documents may answer. Queries of one batch share it, as long as they see the same snapshot.
+ */
+static peri_status accept(pe_find *f, const peri_text_query *q)
+{
+    pe_text_scratch *s = f->s;
+    pe_allow allow = {q->allow, q->filter, q->filter_ctx};
+    if (s->accepted_for == f->snapshot->version)
+        return PERI_OK;
+    s->accepted_for = 0;
+    PE_TRY(pe_grow(s->host, &s->accepted, &s->accepted_room, f->snapshot->n_parts,
+                   sizeof *s->accepted));
+    PE_TRY(
+        pe_snapshot_accept(f->snapshot, &allow, s->host, s->accepted, &s->words, &s->words_room));
+    s->accepted_for = f->snapshot->version;
+    return PERI_OK;
+}
+
 static peri_status search_inside(const peri_text *ix, pe_text_scratch *s, peri_slice query,
                                  const peri_text_query *q, peri_scored *hits, size_t *n_hits)
 {
@@ -353,10 +387,7 @@ static peri_status search_inside(const peri_text *ix, pe_text_scratch *s, peri_s
     f.k = q->k < f.snapshot->live ? q->k : (size_t)f.snapshot->live;
     PE_TRY(pe_grow(s->host, &s->heap, &s->heap_room, f.k, sizeof *s->heap));
     PE_TRY(pe_grow(s->host, &s->order, &s->order_room, s->n_leaves, sizeof *s->order));
-    PE_TRY(pe_grow(s->host, &s->accepted, &s->accepted_room, f.snapshot->n_parts,
-                   sizeof *s->accepted));
-    pe_allow allow = {q->allow, q->filter, q->filter_ctx};
-    PE_TRY(pe_snapshot_accept(f.snapshot, &allow, s->host, s->accepted, &s->words, &s->words_room));
+    PE_TRY(accept(&f, q));
     PE_TRY(find_parts(&f, how));
     *n_hits = unload(&f, hits);
     return PERI_OK;
@@ -383,6 +414,7 @@ peri_status peri_text_search(const peri_text *ix, peri_slice query, const peri_t
     if (!hits || !n_hits)
         return pe_fail(PERI_ERR_ARG, "%s is NULL", hits ? "n_hits" : "hits");
     PE_TRY(enter(ix, &place, &s));
+    s->accepted_for = 0;
     peri_status status = search_inside(ix, s, query, q, hits, n_hits);
     pe_epoch_exit(place);
     return status;
@@ -418,6 +450,7 @@ static void many_worker(void *ctx, unsigned worker)
         status = enter(m->ix, &place, &s);
         if (status != PERI_OK)
             break;
+        s->accepted_for = 0;
         for (size_t i = first; i < end && status == PERI_OK; i++)
             status =
                 search_inside(m->ix, s, m->queries[i], m->q, m->hits + i * m->q->k, &m->n_hits[i]);

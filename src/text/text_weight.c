@@ -7,8 +7,7 @@
  * was merged answers to the bit like one that was not.
  *
  * Lengths are kept in a byte: exact below 64, then sixteen steps to an octave. One window's bytes
- * and the table of weights stay in the first-level cache; measured against f32 norms by document
- * this is what makes a posting cost two nanoseconds less.
+ * and the table of weights stay in the first-level cache, and no posting costs a division.
  *
  * Bounds. For every run a byte says how much its heaviest posting weighs, in 255ths, rounded up,
  * when the average length is that of the segment's making. Later the average may have changed. The

@@ -13,6 +13,7 @@ import harness
 from harness import Case
 
 COMMANDS = ("build", "search", "eval", "info", "check", "convert", "vectors")
+SPARSE = ("build", "search", "info", "check")
 ROWS, DIM, K = 600, 12, 5
 
 
@@ -34,6 +35,10 @@ class Help(Case):
             manual = f.read()
         for name in COMMANDS:
             for word in self.perigee(name, "--help").split():
+                if word.startswith("--"):
+                    self.assertIn("Fl Fl " + word[2:].rstrip(","), manual, name)
+        for name in SPARSE:
+            for word in self.perigee("sparse", name, "--help").split():
                 if word.startswith("--"):
                     self.assertIn("Fl Fl " + word[2:].rstrip(","), manual, name)
         if shutil.which("mandoc"):
@@ -62,8 +67,11 @@ class Usage(Case):
             (["build", "a", "-o", "c", "--m=16.0"], "--m is"),
             (["build", "a", "-o", "c", "--m", " 16"], "--m is"),
             (["build", "a", "-o", "c", "--m", "32", "--m-max", "16"], "--m-max is 16"),
-            (["build", "a", "-o", "c", "--kind", "tree"], "expected one of: hnsw, flat"),
+            (["build", "a", "-o", "c", "--kind", "tree"], "expected one of: hnsw, flat, gwi"),
             (["build", "a", "-o", "c", "--kind", "flat", "--m", "8"], "for --kind hnsw"),
+            (["build", "a", "-o", "c", "--kind", "gwi", "--m", "8"], "for --kind hnsw"),
+            (["build", "a", "-o", "c", "--wells", "8"], "for --kind gwi"),
+            (["build", "a", "-o", "c", "--kind", "flat", "--seed", "8"], "for --kind hnsw and gwi"),
             (["build", "a", "-o", "c", "--metric", "L2"], "expected one of: l2, ip, cosine"),
             (["build", "a", "-o", "c", "--scalar", "f8"], "f32, f16, bf16, i8"),
             (["build", "a", "-o", "c", "--alpha", "nan"], "--alpha is 'nan'"),
@@ -140,7 +148,7 @@ class EndToEnd(Case):
                 self.assertAlmostEqual(hit["distance"], d, places=4)
 
     def test_every_kind_and_metric_finds_the_nearest(self):
-        for kind in ("flat", "hnsw"):
+        for kind in ("flat", "hnsw", "gwi"):
             for metric in ("l2", "ip", "cosine"):
                 with self.subTest(kind=kind, metric=metric):
                     made = self.json("build", "rows.npy", "-o", "x.peri", "--kind", kind,
@@ -151,7 +159,7 @@ class EndToEnd(Case):
                     self.assertEqual((info["kind"], info["metric"], info["rows"], info["dim"],
                                       info["scalar"]), (kind, metric, ROWS, DIM, "f32"))
                     self.assertEqual(info["file_bytes"], os.path.getsize("x.peri"))
-                    effort = ["--ef", ROWS] if kind == "hnsw" else []
+                    effort = ["--ef", ROWS] if kind != "flat" else []
                     self.assert_hits(metric, self.json_lines("search", "x.peri", "queries.npy",
                                                              "-k", K, *effort))
 

@@ -174,7 +174,7 @@ class Damaged(Case):
 
     def test_damaged_indexes_are_found_by_check(self):
         data.write_npy("rows.npy", data.vectors(300, 8))
-        for kind in ("flat", "hnsw"):
+        for kind in ("flat", "hnsw", "gwi"):
             self.perigee("build", "rows.npy", "-o", "good.peri", "--kind", kind)
             self.assertTrue(self.json("check", "good.peri")["ok"])
             whole = read("good.peri")

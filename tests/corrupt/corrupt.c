@@ -69,8 +69,9 @@ static uint64_t somewhere(const corrupt_plan *plan, pe_rng *rng)
         return pe_rng_next(rng) % 2 ? p->from + pe_rng_next(rng) % p->size
                                     : pe_rng_next(rng) % plan->size;
     }
-    uint64_t tail = reseal_get(f + 88, 8), n = reseal_get(f + 112, 4), from = 0, size = plan->size;
-    if (pe_rng_next(rng) % 2) {
+    uint64_t from = 0, size = plan->size;
+    if (!plan->plain && pe_rng_next(rng) % 2) {
+        uint64_t tail = reseal_get(f + 88, 8), n = reseal_get(f + 112, 4);
         uint64_t which = pe_rng_below(rng, (uint32_t)n + 2);
         const unsigned char *entry = f + tail + which * 32;
         if (which < n) {

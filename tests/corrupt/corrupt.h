@@ -48,6 +48,7 @@ typedef struct corrupt_plan {
     size_t size;
     corrupt_fn use;
     const void *arg;
+    int plain;  /* the file is no segment: any byte is as likely as any other */
     int reseal; /* make all checksums right again: the structure alone must hold */
     uint64_t seed;
     /* A file that is no segment: parts of it that damage should find as often as all the rest, and

@@ -779,17 +779,17 @@ static void check_scan(const pe_kernels *k, const uint8_t *codes, const uint8_t 
     float add[32], scale[32], error[32], key[33];
     for (size_t i = 0; i < 32; i++) {
         add[i] = (float)uniform();
-        scale[i] = (float)uniform();
+        scale[i] = -(float)fabs(uniform());
         error[i] = i % 5 ? 0.25f : 0;
     }
     key[32] = 7;
-    const pe_scan scan = {1.5f, -3, 0.01f, 2, 0.75f, add, scale, error};
+    const pe_scan scan = {1.5f, -3, 0.01f, 2, 0.75f, add, scale, error, 0.5f};
     const uint32_t below = k->below32(codes, luts, groups, &scan, key);
     for (size_t i = 0; i < 32; i++) {
         volatile float scaled = scan.step * (float)want[i], dot = scan.offset + scaled;
         volatile float added = scan.base + add[i], product = scale[i] * dot;
         volatile float whole = added + product, slack = scan.slack * error[i];
-        volatile float lower = whole - slack;
+        volatile float tight = whole - slack, blur = scan.blur * scale[i], lower = tight + blur;
         if (!same_bits(key[i], whole) || (below >> i & 1) != (lower < scan.bound))
             fail("below32 of %zu groups, row %zu: %g (%u), not %g", groups, i, (double)key[i],
                  below >> i & 1, (double)whole);

@@ -478,7 +478,9 @@ static void rows_are_found_while_the_index_grows(void **state)
     enum { N = 4000, STEP = 400 };
     float *rows = new_rows(31, N, DIM);
     for (int kind = 0; kind < KINDS; kind++) {
-        growth g = {.ix = make_index(kind, DIM, PERI_METRIC_L2, 0, NULL, NULL), .rows = rows};
+        peri_hnsw_config config;
+        peri_hnsw_config_init(&config); /* its defaults; but wells are trained early */
+        growth g = {.ix = make_index(kind, DIM, PERI_METRIC_L2, 0, &config, NULL), .rows = rows};
         pthread_t threads[2];
         peri_task task = threads_task(2);
         for (int i = 0; i < 2; i++)

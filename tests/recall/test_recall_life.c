@@ -4,6 +4,10 @@
 #include "recall.h"
 #include "scratch.h"
 
+/* Built as it lives: row by row. A graph built in bulk may be better than one that grew. */
+static const peri_hnsw_config by_search = {.struct_size = sizeof by_search,
+                                           .build = PERI_BUILD_SEARCH};
+
 typedef struct stage {
     const dataset *d;
     unsigned char *here; /* by row number, which is the id */
@@ -23,7 +27,7 @@ static void check_stage(const peri_index *ix, const stage *s, const char *what, 
 static peri_index *fresh_of(const stage *s, uint32_t threads)
 {
     const dataset *d = s->d;
-    peri_index *ix = make_index(KIND_HNSW, d->dim, d->metric, 0, NULL, NULL);
+    peri_index *ix = make_index(KIND_HNSW, d->dim, d->metric, 0, &by_search, NULL);
     peri_task task = threads_task(threads);
     uint64_t *ids = malloc(d->n_rows * sizeof *ids);
     float *rows = malloc(d->n_rows * d->dim * sizeof *rows);
@@ -104,7 +108,7 @@ static void live(const dataset *d, uint32_t effort, double built)
     double fresh = recall_now(ix, &s);
     peri_index_info full = info_of(ix);
 
-    peri_index *singles = make_index(KIND_HNSW, d->dim, d->metric, 0, NULL, NULL);
+    peri_index *singles = make_index(KIND_HNSW, d->dim, d->metric, 0, &by_search, NULL);
     for (size_t i = 0; i < half; i++)
         assert_ok(peri_index_put(singles, i, d->rows + i * d->dim, 0));
     check_stage(singles, &s, "puts one by one", fresh - 0.01);
