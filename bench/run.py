@@ -11,12 +11,14 @@ import bench_common as common
 import builds
 import curves
 import flat
+import sparse
 from peers import PEERS, Hnswlib
 from perigee_ctypes import Library, compare_with_headers
 
-PARTS = ("curves", "build", "memory", "open", "flat")
+PARTS = ("curves", "build", "memory", "open", "flat", "sparse")
 TITLES = {"curves": "Queries/s at equal recall@10, one thread", "build": "Build time and quality, two threads",
-          "memory": "Memory", "open": "Opening a saved index", "flat": "Exact search"}
+          "memory": "Memory", "open": "Opening a saved index", "flat": "Exact search",
+          "sparse": "Sparse vectors"}
 
 
 def arguments():
@@ -66,18 +68,21 @@ def main():
         machine["perigee"] = {"version": library.version, "cpu_level": library.cpu_level}
 
     results = {part: [] for part in options.only}
-    for data in common.open_sets(options.sets, options.data):
+    sets = options.sets if set(options.only) - {"sparse"} else []
+    for data in common.open_sets(sets, options.data):
         say(f"{data.name}: {data.rows:,} x {data.dim}, {len(data.test):,} queries, {data.distance}")
         steps = {"curves": curves.measure, "build": builds.measure_builds, "memory": builds.measure_memory,
                  "open": builds.measure_open, "flat": flat.measure}
         for part in options.only:
-            if library or part in ("curves", "build"):
+            if part != "sparse" and (library or part in ("curves", "build")):
                 results[part].append(steps[part](data, library, options, say))
+    if library and "sparse" in options.only:
+        results["sparse"].append(sparse.measure(library, options, say))
     machine["load_average_at_end"] = round(common.load_average(), 2)
 
     command = "script/bench " + " ".join(a for a in sys.argv[1:] if "libperigee" not in a and a != "--library")
     tables = {"curves": curves.table, "build": builds.build_table, "memory": builds.memory_table,
-              "open": builds.open_table, "flat": flat.table}
+              "open": builds.open_table, "flat": flat.table, "sparse": sparse.table}
     text = [f"`{command.strip()}` on {machine['date']}: {machine['cpu']}, {machine['cores']} cores ({', '.join(machine['isa'])}), "
             f"{machine['memory_gib']} GiB, {machine['system']}, {machine['compiler']}; "
             + ", ".join(f"{n} {v}" for n, v in machine["peers"].items())
