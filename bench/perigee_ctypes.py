@@ -63,8 +63,24 @@ class Info(Sized):
                 ("wells", c.c_uint32), ("well_bits", c.c_uint32)]
 
 
+class SparseConfig(Sized):
+    _fields_ = [("struct_size", c.c_uint32), ("flags", c.c_uint32), ("weights", c.c_uint32), ("keep", c.c_float)]
+
+
+class SparseInfo(Sized):
+    _fields_ = [("struct_size", c.c_uint32), ("weights", c.c_uint32), ("flags", c.c_uint32), ("keep", c.c_float),
+                ("keyed", c.c_uint32), ("segments", c.c_uint32), ("rows", c.c_uint64), ("deleted", c.c_uint64),
+                ("active", c.c_uint64), ("postings", c.c_uint64), ("approximate_postings", c.c_uint64),
+                ("bytes_sealed", c.c_uint64), ("bytes_heap", c.c_uint64), ("bytes_mapped", c.c_uint64),
+                ("next_id", c.c_uint64)]
+
+
+class SparseRows(c.Structure):
+    _fields_ = [("n", c.c_size_t), ("offsets", c.c_void_p), ("terms", c.c_void_p), ("weights", c.c_void_p)]
+
+
 MIRRORED = {"peri_task": Task, "peri_space": Space, "peri_hnsw_config": HnswConfig, "peri_gwi_config": GwiConfig, "peri_query": Query,
-            "peri_index_info": Info}
+            "peri_index_info": Info, "peri_sparse_config": SparseConfig, "peri_sparse_info": SparseInfo}
 
 
 class PerigeeError(Exception):
@@ -77,7 +93,7 @@ class Library:
         so = c.CDLL(self.path)
         so.peri_strerror.restype = so.peri_error_detail.restype = so.peri_cpu_level.restype = c.c_char_p
         so.peri_version.restype = c.c_uint32
-        so.peri_index_close.restype = None
+        so.peri_index_close.restype = so.peri_sparse_close.restype = so.peri_idset_close.restype = None
         pointer, size, u32, u64 = c.c_void_p, c.c_size_t, c.c_uint32, c.c_uint64
         for name, arguments in {
             "peri_flat_create": [pointer] * 3,
@@ -95,6 +111,16 @@ class Library:
             "peri_index_search_many": [pointer, size] + [pointer] * 5,
             "peri_index_get_info": [pointer, pointer],
             "peri_index_check": [pointer, pointer, pointer],
+            "peri_idset_create": [pointer, pointer],
+            "peri_idset_add": [pointer, size, pointer],
+            "peri_idset_close": [pointer],
+            "peri_sparse_create": [pointer] * 3,
+            "peri_sparse_close": [pointer],
+            "peri_sparse_put_many": [pointer] * 3 + [u32, pointer, pointer],
+            "peri_sparse_remove": [pointer, u64],
+            "peri_sparse_compact": [pointer, pointer],
+            "peri_sparse_search_many": [pointer] * 6,
+            "peri_sparse_get_info": [pointer, pointer],
         }.items():
             getattr(so, name).argtypes = arguments
         self.so = so

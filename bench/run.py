@@ -12,20 +12,21 @@ import builds
 import curves
 import flat
 import logs
+import sparse
 import text as full_text
 import vector_files
 import wells
 from peers import PEERS, Hnswlib
 from perigee_ctypes import Library, compare_with_headers
 
-PARTS = ("curves", "build", "memory", "open", "flat", "wells", "inserts", "growth", "mmap", "text", "log")
+PARTS = ("curves", "build", "memory", "open", "flat", "wells", "inserts", "growth", "mmap", "text", "sparse", "log")
 # Parts that bring their own data: measured once, not for each set.
-ALONE = {"mmap": vector_files, "text": full_text, "log": logs}
+ALONE = {"mmap": vector_files, "text": full_text, "sparse": sparse, "log": logs}
 TITLES = {"curves": "Queries/s at equal recall@10, one thread", "build": "Build time and quality, two threads",
           "memory": "Memory", "open": "Opening a saved index", "flat": "Exact search",
           "wells": "Gravity wells against FAISS's inverted files", "inserts": "Gravity wells: inserts, opening",
           "growth": "Gravity wells: cost of a row by size", "mmap": "Vector files", "text": "Full text",
-          "log": "The log"}
+          "sparse": "Sparse vectors", "log": "The log"}
 
 
 def arguments():

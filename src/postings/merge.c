@@ -2,8 +2,8 @@
  *
  * Term by term, twice. The first pass counts what each term's list will hold, so that every list
  * has its place in arrays of the right size; the second writes it there. Terms are independent in
- * both, which is how threads share the work. Where the documents keep their order, lists are
- * appended one to the other; where the engine gave them another, each list is sorted on its way. */
+ * both, which is how threads share the work. The documents keep their order, so lists are appended
+ * one to the other without sorting. */
 #include "postings/postings_parts.h"
 #include "base/checked.h"
 
@@ -33,12 +33,6 @@ typedef struct merge {
     plan *plans; /* n_terms + 1 */
     pe_progress *progress;
     _Atomic uint32_t next;
-    /* The documents have another order than the lists: */
-    int ordered;
-    uint64_t longest;       /* postings of the longest list */
-    uint64_t *pairs;        /* a worker: 2 * longest, document << 32 | value */
-    unsigned char *windows; /* a worker: a byte a window */
-    uint32_t n_windows;
 } merge;
 
 /* ---- one list ---- */
@@ -47,9 +41,6 @@ typedef struct merge {
 typedef struct maker {
     const merge *m;
     plan *plan;
-    uint64_t *pairs; /* postings put aside for sorting */
-    uint64_t n_pairs;
-    unsigned char *windows;
     int32_t window;
     uint32_t run; /* made so far */
     uint64_t posting, position;
@@ -109,22 +100,6 @@ static void put_value(maker *k, float real, uint32_t count)
     k->min = real < k->min ? real : k->min;
 }
 
-/* Out of order: count windows in pass one, put the posting aside in pass two. */
-static void put_aside(maker *k, uint32_t doc, float real, uint32_t count)
-{
-    uint32_t window = doc >> PE_WINDOW_SHIFT, bits = count;
-    if (!k->m->fill) {
-        k->run += !k->windows[window];
-        k->windows[window] = 1;
-        k->largest = fabsf(real) > k->largest ? fabsf(real) : k->largest;
-        k->posting++;
-        return;
-    }
-    if (!k->m->p->payload->counts)
-        memcpy(&bits, &real, sizeof bits);
-    k->pairs[k->n_pairs++] = (uint64_t)doc << 32 | bits;
-}
-
 static void make_posting(maker *k, uint32_t doc, float real, uint32_t count)
 {
     uint32_t window = doc >> PE_WINDOW_SHIFT;
@@ -170,62 +145,13 @@ static void join_list(maker *k, const pe_list *l, const uint32_t *map)
                 positions = l->each[at];
             size_t size = positions ? varints_size(positions, count) : 0;
             if (doc != UINT32_MAX) {
-                if (k->pairs)
-                    put_aside(k, doc, real, count);
-                else
-                    make_posting(k, doc, real, count);
+                make_posting(k, doc, real, count);
                 if (size && k->m->fill)
                     memcpy(k->positions + k->position, positions, size);
                 k->position += size;
             }
             positions = positions ? positions + size : NULL;
         }
-    }
-}
-
-/* Sort pairs by document: by insertion when few, else by digits of 11 bits. spare: as many. */
-static void sort_pairs(uint64_t *pairs, uint64_t *spare, uint64_t n, uint32_t docs)
-{
-    enum { FEW = 48, BITS = 11, DIGITS = 1 << BITS };
-    if (n <= FEW) {
-        for (uint64_t i = 1; i < n; i++) {
-            uint64_t x = pairs[i], j = i;
-            for (; j && pairs[j - 1] > x; j--)
-                pairs[j] = pairs[j - 1];
-            pairs[j] = x;
-        }
-        return;
-    }
-    uint64_t *from = pairs, *to = spare;
-    for (unsigned shift = 32; docs; shift += BITS, docs >>= BITS) {
-        uint64_t place[DIGITS] = {0}, sum = 0;
-        for (uint64_t i = 0; i < n; i++)
-            place[from[i] >> shift & (DIGITS - 1)]++;
-        for (int d = 0; d < DIGITS; d++) {
-            uint64_t here = place[d];
-            place[d] = sum;
-            sum += here;
-        }
-        for (uint64_t i = 0; i < n; i++)
-            to[place[from[i] >> shift & (DIGITS - 1)]++] = from[i];
-        uint64_t *other = from;
-        from = to;
-        to = other;
-    }
-    if (from != pairs)
-        memcpy(pairs, from, n * sizeof *pairs);
-}
-
-static void make_sorted(maker *k)
-{
-    sort_pairs(k->pairs, k->pairs + k->m->longest, k->n_pairs, k->m->out->docs);
-    for (uint64_t i = 0; i < k->n_pairs; i++) {
-        uint32_t bits = (uint32_t)k->pairs[i];
-        float real;
-        memcpy(&real, &bits, sizeof real);
-        if (k->m->p->payload->counts)
-            real = (float)bits;
-        make_posting(k, (uint32_t)(k->pairs[i] >> 32), real, bits);
     }
 }
 
@@ -259,14 +185,9 @@ static void finish_plan(const merge *m, maker *k)
     p->value = pe_value_bytes(p->encoding, k->posting);
 }
 
-static void merge_term(merge *m, uint32_t t, unsigned worker)
+static void merge_term(merge *m, uint32_t t)
 {
     maker k = {.m = m, .plan = &m->plans[t], .window = -1, .exponent = INT8_MIN};
-    if (m->ordered) {
-        k.pairs = m->pairs + worker * 2 * m->longest;
-        k.windows = m->windows + (size_t)worker * m->n_windows;
-        memset(k.windows, 0, m->n_windows);
-    }
     if (m->fill) {
         const plan *at = k.plan;
         pe_column *c = m->out->columns;
@@ -290,8 +211,6 @@ static void merge_term(merge *m, uint32_t t, unsigned worker)
         if (pe_list_open(&m->in[i], m->set, m->terms[t], &list))
             join_list(&k, &list, m->map[i]);
     }
-    if (m->ordered && m->fill)
-        make_sorted(&k);
     close_run(&k);
     if (!m->fill)
         finish_plan(m, &k);
@@ -306,7 +225,7 @@ static void merge_worker(void *ctx, unsigned worker)
             return;
         uint32_t end = m->n_terms - first < TERMS_AT_ONCE ? m->n_terms : first + TERMS_AT_ONCE;
         for (uint32_t t = first; t < end; t++)
-            merge_term(m, t, worker);
+            merge_term(m, t);
         if (m->progress && pe_progress_add(m->progress, worker, end - first))
             return;
     }
@@ -353,38 +272,14 @@ static peri_status collect_terms(merge *m, size_t *room)
     return PERI_OK;
 }
 
-static peri_status run_team(merge *m, int fill, unsigned workers)
+static peri_status run_pass(merge *m, int fill, unsigned workers)
 {
     m->fill = fill;
     atomic_store(&m->next, 0);
     if (m->progress)
         pe_progress_phase(m->progress, fill ? "merge" : "count", m->n_terms);
-    pe_team_run(workers, merge_worker, m);
+    pe_team_run(workers > 1 && m->n_terms > TERMS_AT_ONCE ? workers : 1, merge_worker, m);
     return m->progress ? pe_progress_end(m->progress) : PERI_OK;
-}
-
-/* With room for each worker to sort in, when the documents have an order of their own. */
-static peri_status run_pass(merge *m, int fill, unsigned workers)
-{
-    pe_host *host = m->p->host;
-    if (workers < 1 || m->n_terms <= TERMS_AT_ONCE)
-        workers = 1;
-    if (!m->ordered)
-        return run_team(m, fill, workers);
-    m->n_windows = (m->out->docs + PE_WINDOW - 1) >> PE_WINDOW_SHIFT;
-    m->longest = 1;
-    for (uint32_t t = 0; fill && t < m->n_terms; t++) {
-        uint64_t n = m->plans[t + 1].posting - m->plans[t].posting;
-        m->longest = n > m->longest ? n : m->longest;
-    }
-    size_t pairs = workers * 2 * (size_t)m->longest * sizeof *m->pairs;
-    size_t windows = (size_t)workers * m->n_windows;
-    m->pairs = pe_alloc(host, pairs);
-    m->windows = m->pairs ? pe_alloc(host, windows) : NULL;
-    peri_status status = m->windows ? run_team(m, fill, workers) : PERI_ERR_NOMEM;
-    pe_free(host, m->pairs, pairs);
-    pe_free(host, m->windows, windows);
-    return status;
 }
 
 /* Counts become places; terms that nobody has any more leave. */
@@ -519,39 +414,7 @@ static void free_maps(merge *m)
         pe_free(m->p->host, m->map, m->n_in * sizeof *m->map);
 }
 
-/* Move documents to the places that the engine has for them. */
-static peri_status order_docs(merge *m, uint64_t *ids, uint32_t *lengths, unsigned workers)
-{
-    pe_host *host = m->p->host;
-    uint32_t docs = m->out->docs;
-    if (!m->p->payload->order || docs < PE_ORDER_FROM)
-        return PERI_OK;
-    uint32_t *place = pe_alloc(host, docs * sizeof *place);
-    uint64_t *copy = pe_alloc(host, docs * sizeof *copy);
-    peri_status status = place && copy ? PERI_OK : PERI_ERR_NOMEM;
-    if (status == PERI_OK)
-        status = m->p->payload->order(m->p, m->in, m->n_in, (uint32_t *const *)m->map, docs, place,
-                                      workers);
-    if (status == PERI_OK) {
-        memcpy(copy, ids, docs * sizeof *copy);
-        for (uint32_t i = 0; i < docs; i++)
-            ids[place[i]] = copy[i];
-        for (uint32_t i = 0; i < docs; i++)
-            copy[i] = lengths[i];
-        for (uint32_t i = 0; i < docs; i++)
-            lengths[place[i]] = (uint32_t)copy[i];
-        for (uint32_t i = 0; i < m->n_in; i++)
-            for (size_t doc = 0; doc < map_room(&m->in[i]); doc++)
-                if (m->map[i][doc] != UINT32_MAX)
-                    m->map[i][doc] = place[m->map[i][doc]];
-        m->ordered = 1;
-    }
-    pe_free(host, place, docs * sizeof *place);
-    pe_free(host, copy, docs * sizeof *copy);
-    return status;
-}
-
-static peri_status merge_docs(merge *m, uint64_t live, unsigned workers)
+static peri_status merge_docs(merge *m, uint64_t live)
 {
     pe_postings *p = m->p;
     pe_column *c = m->out->columns;
@@ -567,7 +430,6 @@ static peri_status merge_docs(merge *m, uint64_t live, unsigned workers)
     }
     number_docs(m, c[PE_COL_IDS].data, c[PE_COL_LENGTHS].data);
     m->out->docs = (uint32_t)live;
-    PE_TRY(order_docs(m, c[PE_COL_IDS].data, c[PE_COL_LENGTHS].data, workers));
     return pe_segment_index(m->out);
 }
 
@@ -585,7 +447,7 @@ peri_status pe_merge(pe_postings *p, const pe_part *in, uint32_t n, pe_segment *
         return pe_fail(PERI_ERR_FULL, "%llu documents in one segment, at most %d",
                        (unsigned long long)live, PE_SEGMENT_DOCS_MAX);
     PE_TRY(pe_segment_create(p, &m.out));
-    peri_status status = merge_docs(&m, live, workers);
+    peri_status status = merge_docs(&m, live);
     if (status == PERI_OK)
         status = merge_set(&m, PE_SET_ALL, workers);
     if (status == PERI_OK && p->payload->marked)

@@ -39,8 +39,6 @@ enum {
     PE_SEGMENT_DOCS_MAX = PE_WINDOW * 65536,
     /* A put seals and merges up to this many documents by itself; larger merges are tidy's. */
     PE_MERGE_BOUNDED = 8 * PE_WINDOW,
-    /* Fewer documents than this lie in too few windows for their order to matter. */
-    PE_ORDER_FROM = 4 * PE_WINDOW,
     /* Lists of a segment: those of all entries; those of the entries that the engine marked. */
     PE_SET_ALL = 0,
     PE_SET_MARKED = 1,
@@ -305,12 +303,6 @@ typedef struct pe_payload {
     int counts;    /* values are counts (COUNT), else floats (REAL) */
     int positions; /* each posting has positions: counts only */
     int marked;    /* the second set of lists is kept */
-    /* Give the documents of a merge a better order than that of their parts. map[i][doc] is the
-     * number from 0 to docs - 1 that a document of in[i] would have (UINT32_MAX: left out); put at
-     * place[number] the one that it shall have. Only asked from PE_ORDER_FROM documents on; not
-     * with positions. */
-    peri_status (*order)(pe_postings *p, const pe_part *in, uint32_t n, uint32_t *const *map,
-                         uint32_t docs, uint32_t *place, unsigned workers);
     /* A merge has filled `out` but for the engine's own columns: fill them (pe_column_alloc).
      * map[i][doc] is the document in `out` of a document of in[i], UINT32_MAX for one left out. */
     peri_status (*merge)(pe_postings *p, pe_segment *out, const pe_part *in, uint32_t n,

@@ -54,7 +54,6 @@ peri_status pe_sparse_setup(peri_sparse *sx, const peri_sparse_config *config)
     sx->weights = c.weights;
     sx->keep = c.keep;
     sx->payload = (pe_payload){.marked = !(c.flags & PERI_SPARSE_NO_APPROXIMATE),
-                               .order = pe_sparse_order,
                                .merge = pe_sparse_merge,
                                .check = pe_sparse_prove};
     return pe_postings_init(&sx->postings, &sx->host, &sx->epoch, &sx->payload);

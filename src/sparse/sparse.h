@@ -140,9 +140,6 @@ float pe_forward_weight(const peri_sparse *sx, const pe_forward *f, uint32_t i);
 peri_status pe_sparse_merge(pe_postings *p, pe_segment *out, const pe_part *in, uint32_t n,
                             uint32_t *const *map);
 peri_status pe_sparse_prove(const pe_postings *p, const pe_segment *s);
-/* And the order that rows get in large merges (sparse_order.c). */
-peri_status pe_sparse_order(pe_postings *p, const pe_part *in, uint32_t n, uint32_t *const *map,
-                            uint32_t docs, uint32_t *place, unsigned workers);
 
 /* ---- searching (sparse_search.c, sparse_walk.c) ---- */
 
