@@ -15,11 +15,12 @@ import wells
 from peers import PEERS, Hnswlib
 from perigee_ctypes import Library, compare_with_headers
 
-PARTS = ("curves", "build", "memory", "open", "flat", "wells", "inserts", "growth")
+PARTS = ("curves", "build", "memory", "open", "flat", "wells", "inserts", "growth", "synadb")
 TITLES = {"curves": "Queries/s at equal recall@10, one thread", "build": "Build time and quality, two threads",
           "memory": "Memory", "open": "Opening a saved index", "flat": "Exact search",
           "wells": "Gravity wells against FAISS's inverted files", "inserts": "Gravity wells: inserts, opening",
-          "growth": "Gravity wells: cost of a row by size"}
+          "growth": "Gravity wells: cost of a row by size",
+          "synadb": "Gravity wells as SynaDB documents its own"}
 
 
 def arguments():
@@ -73,8 +74,11 @@ def main():
         say(f"{data.name}: {data.rows:,} x {data.dim}, {len(data.test):,} queries, {data.distance}")
         steps = {"curves": curves.measure, "build": builds.measure_builds, "memory": builds.measure_memory,
                  "open": builds.measure_open, "flat": flat.measure,
-                 "wells": wells.measure, "inserts": wells.measure_inserts, "growth": wells.measure_growth}
+                 "wells": wells.measure, "inserts": wells.measure_inserts, "growth": wells.measure_growth,
+                 "synadb": wells.as_documented}
         for part in options.only:
+            if part == "synadb" and results[part]:
+                continue  # it is of no data set
             if library or part in ("curves", "build"):
                 results[part].append(steps[part](data, library, options, say))
     machine["load_average_at_end"] = round(common.load_average(), 2)
@@ -82,7 +86,7 @@ def main():
     command = "script/bench " + " ".join(a for a in sys.argv[1:] if "libperigee" not in a and a != "--library")
     tables = {"curves": curves.table, "build": builds.build_table, "memory": builds.memory_table,
               "open": builds.open_table, "flat": flat.table, "wells": wells.table,
-              "inserts": wells.inserts_table, "growth": wells.growth_table}
+              "inserts": wells.inserts_table, "growth": wells.growth_table, "synadb": wells.documented_table}
     text = [f"`{command.strip()}` on {machine['date']}: {machine['cpu']}, {machine['cores']} cores ({', '.join(machine['isa'])}), "
             f"{machine['memory_gib']} GiB, {machine['system']}, {machine['compiler']}; "
             + ", ".join(f"{n} {v}" for n, v in machine["peers"].items())
