@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import bench_common as common
 import builds
@@ -19,13 +20,15 @@ import wells
 from peers import PEERS, Hnswlib
 from perigee_ctypes import Library, compare_with_headers
 
-PARTS = ("curves", "build", "memory", "open", "flat", "wells", "inserts", "growth", "mmap", "text", "sparse", "log")
+PARTS = ("curves", "build", "memory", "open", "flat", "wells", "inserts", "growth", "synadb", "mmap", "text", "sparse", "log")
 # Parts that bring their own data: measured once, not for each set.
-ALONE = {"mmap": vector_files, "text": full_text, "sparse": sparse, "log": logs}
+ALONE = {"mmap": vector_files, "text": full_text, "sparse": sparse, "log": logs,
+         "synadb": SimpleNamespace(measure=lambda *how: [wells.as_documented(None, *how)], table=wells.documented_table)}
 TITLES = {"curves": "Queries/s at equal recall@10, one thread", "build": "Build time and quality, two threads",
           "memory": "Memory", "open": "Opening a saved index", "flat": "Exact search",
           "wells": "Gravity wells against FAISS's inverted files", "inserts": "Gravity wells: inserts, opening",
-          "growth": "Gravity wells: cost of a row by size", "mmap": "Vector files", "text": "Full text",
+          "growth": "Gravity wells: cost of a row by size",
+          "synadb": "Gravity wells as SynaDB documents its own", "mmap": "Vector files", "text": "Full text",
           "sparse": "Sparse vectors", "log": "The log"}
 
 
