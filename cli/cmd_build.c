@@ -8,15 +8,21 @@
 
 enum { BLOCK = 256 << 20 }; /* bytes of rows handed over at a time: bulk building likes it large */
 
-static const char *const kind_words[] = {"hnsw", "flat", "gwi", NULL};
+/* In the order of what they stand for. */
+static const char *const kind_words[] = {"hnsw", "flat", "gwi", "cascade", NULL};
+static const char *const preset_words[] = {"large", "small", "high_recall", "fast_search", NULL};
+static const char *const layout_words[] = {"auto", "g", "q", NULL};
+static const char *const build_words[] = {"auto", "search", "bulk", NULL};
 
-enum { KIND_HNSW, KIND_FLAT, KIND_GWI }; /* in the order of the words */
+enum { KIND_HNSW, KIND_FLAT, KIND_GWI, KIND_CASCADE };
 
 typedef struct build {
     const char *data, *out, *ids_path;
     int kind, metric, scalar, codes, calibrate, quiet, json;
     uint64_t m, m_max, ef_construction, seed, threads, limit;
     uint64_t branching, levels, wells, nprobe, rounds, bits;
+    int preset, layout, how;
+    uint64_t hyperplanes, bucket_capacity;
     double alpha;
     source rows, ids;
     peri_index *index;
@@ -29,12 +35,13 @@ static int parse(build *b, int argc, char **argv)
 {
     const arg_option options[] = {
         {'o', "output", "INDEX", "the file to write (required)", ARG_TEXT, &b->out, 0, 0, NULL},
-        {0, "kind", "KIND", "hnsw (default), flat or gwi", ARG_CHOICE, &b->kind, 0, 0, kind_words},
+        {0, "kind", "KIND", "hnsw (default), flat, gwi or cascade", ARG_CHOICE, &b->kind, 0, 0,
+         kind_words},
         {0, "metric", "METRIC", "l2, ip or cosine; default: what DATA says, else l2", ARG_CHOICE,
          &b->metric, 0, 0, cli_metric_words},
         {0, "scalar", "TYPE", "how rows are kept: f32 (default), f16, bf16 or i8", ARG_CHOICE,
          &b->scalar, 0, 0, cli_scalar_words},
-        {0, "codes", "CODES", "hnsw, gwi: what traversal reads: auto (default), none or 8bit",
+        {0, "codes", "CODES", "all but flat: what traversal reads: auto (default), none or 8bit",
          ARG_CHOICE, &b->codes, 0, 0, cli_codes_words},
         {0, "m", "N", "hnsw: links per node, 2 to 256 (16)", ARG_COUNT, &b->m, 2, 256, NULL},
         {0, "m-max", "N", "hnsw: links at the dense layer, up to 512 (2 m)", ARG_COUNT, &b->m_max,
@@ -47,12 +54,23 @@ static int parse(build *b, int argc, char **argv)
         {0, "branching", "N", "gwi: with --levels, wells aimed at: N^levels (16)", ARG_COUNT,
          &b->branching, 2, 1024, NULL},
         {0, "levels", "N", "gwi: see --branching (3)", ARG_COUNT, &b->levels, 1, 16, NULL},
-        {0, "nprobe", "N", "gwi: default effort, wells a query scans (32)", ARG_COUNT, &b->nprobe,
-         1, 1048576, NULL},
+        {0, "nprobe", "N", "gwi: wells a query scans (32); cascade: buckets it starts from (8)",
+         ARG_COUNT, &b->nprobe, 1, 1048576, NULL},
         {0, "rounds", "N", "gwi: rounds of k-means (10)", ARG_COUNT, &b->rounds, 1, 100, NULL},
         {0, "bits", "N", "gwi: bits a dimension in the wells, 1, 2 or 4", ARG_COUNT, &b->bits, 1, 4,
          NULL},
-        {0, "seed", "N", "hnsw, gwi: seed of what is drawn", ARG_COUNT, &b->seed, 1, 0x1p63, NULL},
+        {0, "preset", "PRESET", "cascade: large (default), small, high_recall or fast_search",
+         ARG_CHOICE, &b->preset, 0, 0, preset_words},
+        {0, "hyperplanes", "N", "cascade: bits of a row's hash, 1 to 32 (16)", ARG_COUNT,
+         &b->hyperplanes, 1, 32, NULL},
+        {0, "bucket-capacity", "N", "cascade: rows of a bucket before it splits (128)", ARG_COUNT,
+         &b->bucket_capacity, 8, 4096, NULL},
+        {0, "layout", "LAYOUT", "hnsw, cascade: auto (default), g or q", ARG_CHOICE, &b->layout, 0,
+         0, layout_words},
+        {0, "build", "HOW", "hnsw: auto (default), bulk or search", ARG_CHOICE, &b->how, 0, 0,
+         build_words},
+        {0, "seed", "N", "all but flat: seed of what is drawn", ARG_COUNT, &b->seed, 1, 0x1p63,
+         NULL},
         {0, "ids", "FILE", "ids of the rows; default: 0 to rows - 1", ARG_TEXT, &b->ids_path, 0, 0,
          NULL},
         {0, "limit", "N", "only the first N rows", ARG_COUNT, &b->limit, 1, 0x1p63, NULL},
@@ -78,14 +96,20 @@ static int parse(build *b, int argc, char **argv)
     if (!b->out)
         return cli_usage("build", "--output is missing: where does the index go?");
     if (b->kind == KIND_FLAT && (b->codes || b->seed))
-        return cli_usage("build", "--codes and --seed are for --kind hnsw and gwi");
-    if (b->kind != KIND_HNSW && (b->m || b->m_max || b->ef_construction || b->alpha > 0))
+        return cli_usage("build", "--codes and --seed are for every kind but flat");
+    if (b->kind != KIND_HNSW && (b->m || b->m_max || b->ef_construction || b->alpha > 0 || b->how))
+        return cli_usage(
+            "build", "--m, --m-max, --ef-construction, --alpha and --build are for --kind hnsw");
+    if (b->kind != KIND_GWI && (b->wells || b->branching || b->levels || b->rounds || b->bits))
         return cli_usage("build",
-                         "--m, --m-max, --ef-construction and --alpha are for --kind hnsw");
-    if (b->kind != KIND_GWI &&
-        (b->wells || b->branching || b->levels || b->nprobe || b->rounds || b->bits))
-        return cli_usage("build", "--wells, --branching, --levels, --nprobe, --rounds and --bits "
-                                  "are for --kind gwi");
+                         "--wells, --branching, --levels, --rounds and --bits are for --kind gwi");
+    if (b->kind != KIND_CASCADE && (b->preset || b->hyperplanes || b->bucket_capacity))
+        return cli_usage("build",
+                         "--preset, --hyperplanes and --bucket-capacity are for --kind cascade");
+    if (b->kind != KIND_GWI && b->kind != KIND_CASCADE && b->nprobe)
+        return cli_usage("build", "--nprobe is for --kind gwi and cascade");
+    if (b->kind != KIND_HNSW && b->kind != KIND_CASCADE && b->layout)
+        return cli_usage("build", "--layout is for --kind hnsw and cascade");
     if (b->m && b->m_max && b->m_max < b->m)
         return cli_usage("build", "--m-max is %llu, expected at least --m, which is %llu",
                          (unsigned long long)b->m_max, (unsigned long long)b->m);
@@ -113,6 +137,8 @@ static peri_status create_hnsw(build *b, const peri_space *space)
     config.m_max = (uint32_t)b->m_max;
     config.ef_construction = (uint32_t)b->ef_construction;
     config.codes = (uint16_t)b->codes;
+    config.layout = (uint16_t)b->layout;
+    config.build = (uint32_t)b->how;
     config.alpha = (float)b->alpha;
     config.seed = b->seed;
     return peri_hnsw_create(&b->index, space, &config, NULL);
@@ -133,6 +159,20 @@ static peri_status create_gwi(build *b, const peri_space *space)
     return peri_gwi_create(&b->index, space, &config, NULL);
 }
 
+static peri_status create_cascade(build *b, const peri_space *space)
+{
+    peri_cascade_config config;
+    peri_cascade_config_init(&config);
+    config.preset = (uint32_t)b->preset;
+    config.num_hyperplanes = (uint32_t)b->hyperplanes;
+    config.bucket_capacity = (uint32_t)b->bucket_capacity;
+    config.nprobe = (uint32_t)b->nprobe;
+    config.codes = (uint16_t)b->codes;
+    config.layout = (uint16_t)b->layout;
+    config.seed = b->seed;
+    return peri_cascade_create(&b->index, space, &config, NULL);
+}
+
 static int create(build *b)
 {
     peri_space space;
@@ -145,9 +185,10 @@ static int create(build *b)
                          PERI_MAX_DIM);
     peri_space_init(&space, b->rows.info.dim, (uint16_t)metric);
     space.scalar = (uint16_t)(b->scalar + 1);
-    peri_status status = b->kind == KIND_FLAT  ? peri_flat_create(&b->index, &space, NULL)
-                         : b->kind == KIND_GWI ? create_gwi(b, &space)
-                                               : create_hnsw(b, &space);
+    peri_status status = b->kind == KIND_FLAT      ? peri_flat_create(&b->index, &space, NULL)
+                         : b->kind == KIND_GWI     ? create_gwi(b, &space)
+                         : b->kind == KIND_CASCADE ? create_cascade(b, &space)
+                                                   : create_hnsw(b, &space);
     return status == PERI_OK ? CLI_OK : cli_failed("cannot create the index", status, NULL);
 }
 

@@ -71,7 +71,7 @@ class Usage(Case):
             (["build", "a", "-o", "c", "--kind", "flat", "--m", "8"], "for --kind hnsw"),
             (["build", "a", "-o", "c", "--kind", "gwi", "--m", "8"], "for --kind hnsw"),
             (["build", "a", "-o", "c", "--wells", "8"], "for --kind gwi"),
-            (["build", "a", "-o", "c", "--kind", "flat", "--seed", "8"], "for --kind hnsw and gwi"),
+            (["build", "a", "-o", "c", "--kind", "flat", "--seed", "8"], "for every kind but flat"),
             (["build", "a", "-o", "c", "--metric", "L2"], "expected one of: l2, ip, cosine"),
             (["build", "a", "-o", "c", "--scalar", "f8"], "f32, f16, bf16, i8"),
             (["build", "a", "-o", "c", "--alpha", "nan"], "--alpha is 'nan'"),
