@@ -73,11 +73,12 @@ static peri_status reserve(peri_index *ix, uint32_t end, size_t rows, unsigned w
     return PERI_OK;
 }
 
-/* The next rows that are alive, up to PART of them, into `slots`; *next moves behind them. */
-static size_t gather(const peri_index *ix, uint32_t *next, uint32_t end, uint32_t *slots)
+/* The next rows that are alive, up to `part` of them, into `slots`; *next moves behind them. */
+static size_t gather(const peri_index *ix, uint32_t *next, uint32_t end, size_t part,
+                     uint32_t *slots)
 {
     size_t n = 0;
-    while (*next < end && n < PART) {
+    while (*next < end && n < part) {
         if (ix->loan.alive(ix->loan.ctx, *next))
             slots[n++] = *next;
         ++*next;
@@ -112,8 +113,15 @@ static peri_status take_part(peri_index *ix, const uint32_t *slots, size_t n, fl
     return status;
 }
 
+/* A kind that builds in bulk has all rows in one call, and is then asked to measure. */
+static size_t part_of(const peri_index *ix, uint32_t end)
+{
+    size_t n = end - pe_slots_count(&ix->slots);
+    return ix->kind->at_once && ix->kind->at_once(ix, n) ? n : PART;
+}
+
 static peri_status take_all(peri_index *ix, uint32_t end, pe_progress *progress, unsigned workers,
-                            uint32_t *slots, float *scratch)
+                            size_t part, uint32_t *slots, float *scratch)
 {
     uint32_t first = pe_slots_count(&ix->slots), next = first;
     PE_TRY(pe_index_lend(ix, end));
@@ -121,11 +129,12 @@ static peri_status take_all(peri_index *ix, uint32_t end, pe_progress *progress,
     PE_TRY(reserve(ix, end, end - first, workers));
     pe_progress_phase(progress, "insert", end - first);
     while (next < end && !atomic_load_explicit(&progress->cancelled, memory_order_relaxed)) {
-        size_t n = gather(ix, &next, end, slots);
+        size_t n = gather(ix, &next, end, part, slots);
         if (n)
             PE_TRY(take_part(ix, slots, n, scratch, progress, workers));
     }
-    return pe_progress_end(progress);
+    PE_TRY(pe_progress_end(progress));
+    return part != PART && ix->kind->settled ? ix->kind->settled(ix, progress, workers) : PERI_OK;
 }
 
 peri_status pe_index_take(peri_index *ix, uint32_t end, const peri_task *task)
@@ -136,12 +145,13 @@ peri_status pe_index_take(peri_index *ix, uint32_t end, const peri_task *task)
     peri_status status = PERI_OK;
     if (end > pe_slots_count(&ix->slots)) {
         pe_host_limit(&ix->host, task);
-        uint32_t *slots = pe_alloc(&ix->host, PART * sizeof *slots);
+        size_t part = part_of(ix, end);
+        uint32_t *slots = pe_alloc(&ix->host, part * sizeof *slots);
         float *scratch = pe_alloc(&ix->host, ix->space.dim * sizeof *scratch);
         status = slots && scratch
-                     ? take_all(ix, end, &progress, pe_task_threads(task), slots, scratch)
+                     ? take_all(ix, end, &progress, pe_task_threads(task), part, slots, scratch)
                      : PERI_ERR_NOMEM;
-        pe_free(&ix->host, slots, PART * sizeof *slots);
+        pe_free(&ix->host, slots, part * sizeof *slots);
         pe_free(&ix->host, scratch, ix->space.dim * sizeof *scratch);
     }
     pe_index_end_write(ix);
