@@ -238,7 +238,7 @@ static void grow(image *f, uint64_t size)
 static void apply(image *f, const power_event *e, uint64_t from, uint64_t to)
 {
     grow(f, e->offset + to);
-    if (e->kind == POWER_WRITE)
+    if (e->kind == POWER_WRITE && to > from)
         memcpy(f->bytes + e->offset + from, e->data + from, to - from);
 }
 
