@@ -93,6 +93,16 @@ peri_status pe_history_writable(const pe_history *h)
     return PERI_OK;
 }
 
+/* The journal's files as they are, while nobody reads yet. */
+static peri_status list_files(pe_history *h)
+{
+    pe_files *f = atomic_load_explicit(&h->view, memory_order_relaxed)->files;
+    atomic_store_explicit(&f->n, 0, memory_order_relaxed);
+    PE_TRY(add_files(h, f, 0));
+    h->files_version = h->journal->files_version;
+    return PERI_OK;
+}
+
 static peri_status open_parts(pe_history *h)
 {
     pe_journal_place from = {0};
@@ -129,7 +139,8 @@ static peri_status open_parts(pe_history *h)
     atomic_store(&h->horizon, base ? base->horizon : 0);
     atomic_store(&h->published, from.sequence);
     status = pe_journal_recover(h->journal, &from, pe_history_apply, h);
-    return status == PERI_OK ? pe_files_extend(h) : status;
+    /* Recovery may have put files behind the valid prefix aside: the list is made anew. */
+    return status == PERI_OK ? list_files(h) : status;
 }
 
 peri_status pe_history_open(pe_history **out, const peri_env *env, const pe_history_config *config)
