@@ -324,31 +324,6 @@ static int sparse_info(int argc, char **argv)
     return CLI_OK;
 }
 
-static int answer_check(const char *path, int as_json, uint64_t rows, uint64_t faults,
-                        const char *first)
-{
-    char n[32];
-    if (as_json) {
-        json j = {stdout, 0};
-        json_open(&j, NULL, '{');
-        json_text(&j, "file", path);
-        json_flag(&j, "ok", faults == 0);
-        json_count(&j, "rows", rows);
-        json_count(&j, "faults", faults);
-        if (faults)
-            json_text(&j, "first", first);
-        json_close(&j, '}');
-        json_end(&j);
-        return faults ? CLI_NO : CLI_OK;
-    }
-    cli_print_count(faults ? faults : rows, n);
-    if (faults)
-        printf("%s: %s fault%s; the first: %s\n", path, n, faults == 1 ? "" : "s", first);
-    else
-        printf("%s: whole, %s rows\n", path, n);
-    return faults ? CLI_NO : CLI_OK;
-}
-
 static int sparse_check(int argc, char **argv)
 {
     int as_json = 0, n;
@@ -374,14 +349,14 @@ static int sparse_check(int argc, char **argv)
     peri_sparse_info_init(&info);
     peri_status status = peri_sparse_open(&sx, path, PERI_OPEN_READONLY, NULL, NULL);
     if (status == PERI_ERR_CORRUPT || (status == PERI_ERR_FORMAT && cli_is_file(path)))
-        return answer_check(path, as_json, 0, 1, peri_error_detail());
+        return json_check(path, as_json, "rows", 0, 1, peri_error_detail());
     if (status != PERI_OK)
         return cli_failed("cannot open", status, NULL);
     status = peri_sparse_get_info(sx, &info);
     if (status == PERI_OK)
         status = peri_sparse_check(sx, NULL, &faults);
-    int code = status == PERI_OK ? answer_check(path, as_json, info.rows, faults,
-                                                faults ? peri_error_detail() : "")
+    int code = status == PERI_OK ? json_check(path, as_json, "rows", info.rows, faults,
+                                              faults ? peri_error_detail() : "")
                                  : cli_failed("cannot check", status, NULL);
     peri_sparse_close(sx);
     return code;

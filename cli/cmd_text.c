@@ -101,31 +101,6 @@ static int text_info(int argc, char **argv)
 
 /* ---- check ---- */
 
-static int check_answer(const char *path, int as_json, uint64_t documents, uint64_t faults,
-                        const char *first)
-{
-    char n[32];
-    if (as_json) {
-        json j = {stdout, 0};
-        json_open(&j, NULL, '{');
-        json_text(&j, "file", path);
-        json_flag(&j, "ok", faults == 0);
-        json_count(&j, "documents", documents);
-        json_count(&j, "faults", faults);
-        if (faults)
-            json_text(&j, "first", first);
-        json_close(&j, '}');
-        json_end(&j);
-        return faults ? CLI_NO : CLI_OK;
-    }
-    cli_print_count(faults ? faults : documents, n);
-    if (faults)
-        printf("%s: %s fault%s; the first: %s\n", path, n, faults == 1 ? "" : "s", first);
-    else
-        printf("%s: whole, %s documents\n", path, n);
-    return faults ? CLI_NO : CLI_OK;
-}
-
 static int text_check(int argc, char **argv)
 {
     int as_json = 0, n;
@@ -152,13 +127,13 @@ static int text_check(int argc, char **argv)
     peri_status status = peri_text_open(&index, path, PERI_OPEN_READONLY, NULL, NULL);
     /* Damage that opening finds is an answer; that there is no file to read is an error. */
     if (status == PERI_ERR_CORRUPT || (status == PERI_ERR_FORMAT && cli_is_file(path)))
-        return check_answer(path, as_json, 0, 1, peri_error_detail());
+        return json_check(path, as_json, "documents", 0, 1, peri_error_detail());
     if (status == PERI_OK)
         status = peri_text_get_info(index, &info);
     if (status == PERI_OK)
         status = peri_text_check(index, NULL, &faults);
-    int code = status == PERI_OK ? check_answer(path, as_json, info.documents, faults,
-                                                faults ? peri_error_detail() : "")
+    int code = status == PERI_OK ? json_check(path, as_json, "documents", info.documents, faults,
+                                              faults ? peri_error_detail() : "")
                                  : cli_failed("cannot check", status, NULL);
     peri_text_close(index);
     return code;

@@ -1,4 +1,5 @@
 #include "json.h"
+#include "cli.h"
 
 #include <math.h>
 #include <string.h>
@@ -134,4 +135,29 @@ void json_end(json *j)
 {
     putc('\n', j->to);
     j->comma = 0;
+}
+
+int json_check(const char *path, int as_json, const char *what, uint64_t n, uint64_t faults,
+               const char *first)
+{
+    char text[32];
+    if (as_json) {
+        json j = {stdout, 0};
+        json_open(&j, NULL, '{');
+        json_text(&j, "file", path);
+        json_flag(&j, "ok", faults == 0);
+        json_count(&j, what, n);
+        json_count(&j, "faults", faults);
+        if (faults)
+            json_text(&j, "first", first);
+        json_close(&j, '}');
+        json_end(&j);
+        return faults ? CLI_NO : CLI_OK;
+    }
+    cli_print_count(faults ? faults : n, text);
+    if (faults)
+        printf("%s: %s fault%s; the first: %s\n", path, text, faults == 1 ? "" : "s", first);
+    else
+        printf("%s: whole, %s %s\n", path, text, what);
+    return faults ? CLI_NO : CLI_OK;
 }

@@ -24,4 +24,9 @@ void json_bytes(json *j, const char *key, const char *hex_key, const void *data,
 /* The end of the outermost value: a line of its own. */
 void json_end(json *j);
 
+/* What a check found, for people or as JSON; `what` names the things counted. Returns the exit
+ * status. */
+int json_check(const char *path, int as_json, const char *what, uint64_t n, uint64_t faults,
+               const char *first);
+
 #endif
